@@ -1,0 +1,291 @@
+"""What the caller passed, judged: every user-facing error about an argument is worded here.
+
+The order is the same everywhere: library and dtype first, then axis, shapes, options, `out`, and the values of
+targets and probabilities last.  Nothing is written before everything has been judged.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+from softgrad.dispatch import backend_for
+from softgrad.layout import per_row, rows
+from softgrad.protocol import Array, Backend
+
+REDUCTIONS = ("none", "sum", "mean")
+
+_FLOATS = frozenset(np.dtype(t) for t in (np.float64, np.float32, np.float16))
+_FOUR = "float64, float32, float16 or bfloat16"
+
+
+def is_16_bit(dtype: Any) -> bool:
+    """float16 or bfloat16."""
+    return bool(dtype.itemsize == 2)
+
+
+# --- library and dtype ------------------------------------------------------------------------------------------------
+
+
+def main_input(name: str, array: Any) -> tuple[Backend, Array]:
+    """The array that decides backend, shape, dtype and kind of the result; integers become float64."""
+    backend = backend_for(name, array)
+    native = backend.adopt(name, array)
+    dtype = native.dtype
+    if dtype in _FLOATS or dtype.name == "bfloat16":
+        return backend, native
+    if dtype.kind in "iu":
+        return backend, native.astype(np.float64)
+    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected {_FOUR} (integers become float64)")
+
+
+def real_input(backend: Backend, name: str, array: Any) -> Array:
+    """A second array of the call (tangent, weight, …): any floating or integer dtype."""
+    native = backend.adopt(name, array)
+    dtype = native.dtype
+    if (dtype.kind in "fiu" and dtype.isnative) or dtype.name == "bfloat16":
+        return native
+    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected a floating or integer dtype")
+
+
+def target_input(backend: Backend, targets: Any, logits: Array) -> Array:
+    """Class indices (one axis fewer than the logits) or probabilities (as many)."""
+    native = backend.adopt("targets", targets)
+    dtype = native.dtype
+    if native.size == 0 and isinstance(targets, list | tuple):
+        native = native.astype(np.int64)  # an empty list says nothing of its dtype
+    elif dtype.kind in "iu" and dtype.isnative:
+        pass
+    elif native.ndim != logits.ndim:
+        raise TypeError(
+            f"`targets` of shape {native.shape} has dtype {_spell(dtype)}; class indices must have an integer dtype "
+            f"(probabilities would have the logits' shape {logits.shape})"
+        )
+    elif not (dtype.kind == "f" and dtype.isnative) and dtype.name != "bfloat16":
+        raise TypeError(
+            f"`targets` has dtype {_spell(dtype)}; probabilities must have a floating or integer dtype, "
+            "class indices an integer one"
+        )
+    return native
+
+
+def out_input(backend: Backend, out: Any, dtype: Any, main: str) -> Array | None:
+    """`out` as the backend's array; its shape and memory are judged later by `result_array`."""
+    if out is None:
+        return None
+    if not hasattr(out, "dtype") or not hasattr(out, "strides"):
+        raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {_spell(dtype)} to write to")
+    native = backend.adopt("out", out)
+    if native.dtype != dtype:
+        raise TypeError(f"`out` has dtype {_spell(native.dtype)}; expected {_spell(dtype)}, the dtype of `{main}`")
+    return native
+
+
+def _spell(dtype: Any) -> str:
+    return str(dtype) if dtype.isnative else f"{dtype.newbyteorder('=')} in foreign byte order ({dtype.str})"
+
+
+# --- axis and shapes --------------------------------------------------------------------------------------------------
+
+
+def class_axis(axis: Any, array: Array, name: str) -> int:
+    """`axis` as a non-negative int."""
+    ndim = array.ndim
+    if type(axis) is not int:
+        axis = _integer("axis", axis)
+    if -ndim <= axis < ndim:
+        return int(axis) % ndim
+    raise AxisError(axis, ndim, f"`axis` of `{name}`, whose shape is {array.shape}")
+
+
+def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
+    """How many leading axes of tangents `array`, of shape (*K, *main.shape), has."""
+    lead = array.ndim - main.ndim
+    if lead < 0 or array.shape[lead:] != main.shape:
+        raise ValueError(
+            f"`{name}` has shape {array.shape}; expected (*K, *{main_name}.shape) = (*K, {_list(main.shape)}), "
+            "K any number of leading axes, none included"
+        )
+    return int(lead)
+
+
+def target_shape(targets: Array, logits: Array, axis: int) -> None:
+    """Judge the shape of targets against the logits'."""
+    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
+    if targets.shape not in (expected, logits.shape):
+        raise ValueError(
+            f"`targets` has shape {targets.shape}; for `logits` of shape {logits.shape} and axis {axis} expected "
+            f"{expected} (class indices) or {logits.shape} (probabilities)"
+        )
+
+
+def weight_shape(weight: Array, classes: int) -> None:
+    """Judge the shape of the class weights."""
+    if weight.shape != (classes,):
+        raise ValueError(f"`weight` has shape {weight.shape}; expected ({classes},), one weight per class")
+
+
+def grad_output_rows(grad_output: Array, reduction: str, loss_shape: tuple[int, ...], axis: int) -> Array | float:
+    """`grad_output` as a number, or one number per row."""
+    if grad_output.ndim == 0:
+        return float(grad_output) if isinstance(grad_output, np.ndarray) else grad_output
+    if reduction == "none" and grad_output.shape == loss_shape:
+        return per_row(grad_output, axis)
+    allowed = f"a scalar or {loss_shape}, the loss's shape" if reduction == "none" else "a scalar"
+    raise ValueError(f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected {allowed}")
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def reduction_option(reduction: Any) -> str:
+    """One of REDUCTIONS."""
+    if isinstance(reduction, str) and reduction in REDUCTIONS:
+        return reduction
+    raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
+
+
+def ignore_index_option(ignore_index: Any) -> int | None:
+    """An integer, or None to ignore nothing."""
+    return None if ignore_index is None else _integer("ignore_index", ignore_index)
+
+
+def label_smoothing_option(label_smoothing: Any) -> float:
+    """A number in [0, 1]."""
+    value = _number("label_smoothing", label_smoothing)
+    if 0.0 <= value <= 1.0:
+        return value
+    raise ValueError(f"`label_smoothing` is {label_smoothing!r}; expected a number in [0, 1]")
+
+
+def z_loss_option(z_loss: Any) -> float:
+    """A finite number."""
+    value = _number("z_loss", z_loss)
+    if math.isfinite(value):
+        return value
+    raise ValueError(f"`z_loss` is {z_loss!r}; expected a finite number")
+
+
+def softcap_option(softcap: Any) -> float | None:
+    """A finite positive number, or None for no cap."""
+    if softcap is None:
+        return None
+    value = _number("softcap", softcap)
+    if math.isfinite(value) and value > 0.0:
+        return value
+    raise ValueError(f"`softcap` is {softcap!r}; expected a finite number > 0, or None for no cap")
+
+
+def check_option(name: str, check: Any) -> bool | None:
+    """None (the backend's habit), True or False."""
+    if check is None or isinstance(check, bool | np.bool_):
+        return None if check is None else bool(check)
+    raise TypeError(f"`{name}` is {check!r}; expected None, True or False")
+
+
+def _integer(name: str, value: Any) -> int:
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"`{name}` is {value!r}; expected an integer") from None
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu":
+        return float(value)
+    raise TypeError(f"`{name}` is {value!r}; expected a number")
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def result_array(
+    backend: Backend,
+    out: Array | None,
+    shape: tuple[int, ...],
+    main: Array,
+    twins: dict[str, Array],
+    others: dict[str, Array | None],
+) -> Array:
+    """`out`, judged, or a new array of the dtype and device of `main`.
+
+    `twins` are the inputs of the result's shape, whose very memory `out` may be; it shares none with `others`.
+    """
+    if out is None:
+        return backend.empty(shape, main.dtype, main)
+    if out.shape != shape:
+        raise ValueError(f"`out` has shape {out.shape}; expected {shape}")
+    if not getattr(out.flags, "writeable", True):
+        raise ValueError("`out` is read-only; pass an array that can be written to")
+    if not out.flags.c_contiguous and _overlaps_itself(out):
+        raise ValueError(f"`out` has elements that share memory with each other (strides {out.strides})")
+    for name, array in twins.items():
+        if backend.overlap(out, array) == "partial":
+            raise ValueError(
+                f"`out` overlaps `{name}`; it must be the very same view (memory, shape, strides) or share nothing"
+            )
+    for name, array in others.items():
+        if array is not None and backend.overlap(out, array) != "none":
+            raise ValueError(f"`out` shares memory with `{name}`, which it must not")
+    return out
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """False only when no two elements share memory: each stride steps over all the smaller ones cover."""
+    covered = array.itemsize
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < covered:
+            return array.size > 0
+        covered += stride * (n - 1)
+    return False
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def judge_targets(backend: Backend, targets: Array, classes: int, ignore_index: int | None, axis: int) -> None:
+    """ValueError with the position and value of the first class index out of range."""
+    bad = backend.first_bad_target(per_row(targets, axis), classes, ignore_index)
+    if bad is not None:
+        at = tuple(map(int, np.unravel_index(bad, targets.shape)))
+        where = f"targets[{_list(at)}]" if at else "the target"
+        ignored = "" if ignore_index is None else f" or ignore_index = {ignore_index}"
+        raise ValueError(f"`targets` out of range: {where} is {int(targets[at])}; expected [0, {classes}){ignored}")
+
+
+def judge_probs(backend: Backend, name: str, probs: Array, axis: int) -> None:
+    """ValueError that asks whether logits were meant where a row is no probability distribution."""
+    classes = probs.shape[axis]
+    log = name == "log_probs"
+    tolerance = 1e-2 + classes * 2.0**-25 if is_16_bit(probs.dtype) else 1e-3
+    view = rows(probs, axis)
+    bad = None if classes == 0 else backend.first_bad_row(view, tolerance, log=log)
+    if bad is None:
+        return
+    row = np.asarray(view[bad // view.shape[2], :, bad % view.shape[2]].tolist(), np.float64)
+    where = tuple(map(int, np.unravel_index(bad, probs.shape[:axis] + probs.shape[axis + 1 :])))
+    which = f"row {where}" if where else "it"
+    lowest = row.min()
+    if lowest < 0 and not log:
+        fault = f"{which} has the negative entry {lowest:.6g}"
+    else:
+        with np.errstate(all="ignore"):
+            total = np.exp(row).sum() if log else row.sum()
+        fault = f"the {'exponentials' if log else 'entries'} of {which} sum to {total:.6g}, not 1"
+    what = "log_softmax(logits)" if log else "softmax(logits), A,"
+    raise ValueError(
+        f"`{name}` must be {what} but {fault}. Were logits (Z) meant? Then pass `logits=`. "
+        f"(`check_probs=False` skips this check.)"
+    )

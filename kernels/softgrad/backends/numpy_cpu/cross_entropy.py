@@ -1,0 +1,241 @@
+"""The cross-entropy family: loss, gradient, directional derivative, Hessian product.
+
+h      target mass on the integer target t, w_t (1 − ε); 0 for probabilities
+D_j    the masses spread over all classes: w_j ε / C, or w_j (T_j (1 − ε) + ε / C); None where they are all 0
+F      h + ΣD + 2 ζ lse, what p is multiplied by in the gradient; ζ = z_loss, under "mean" z_loss · D/n,
+       for every row is then divided by D = Σ w_t and the z_loss part should be by n
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softgrad.backends.numpy_cpu.blocks import BLOCK, Array, Block, blocks
+from softgrad.backends.numpy_cpu.checks import classify
+from softgrad.backends.numpy_cpu.exponentials import exponentials, times_ratio
+from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked
+from softgrad.backends.numpy_cpu.softcap import Softcap
+from softgrad.backends.numpy_cpu.sums import Total, sum_classes
+from softgrad.protocol import Loss
+
+
+def cross_entropy(problem: Loss, loss: Array | None, grad: Array | None) -> None:
+    """The loss and its gradient, each where an array is given."""
+    divisor = Divisor(problem)
+    total = Total()
+    reduced = problem.reduction != "none"
+    with np.errstate(all="ignore"):
+        for block in blocks(problem.z):
+            rows = Rows(problem, block, divisor)
+            if loss is not None:
+                values = rows.losses()
+                if reduced:
+                    total.add(values)
+                else:
+                    block.store_per_row(loss, values)
+            if grad is not None:
+                block.store(grad, rows.grad())
+        if loss is not None and reduced:
+            loss[...] = divisor.divide(total, when_nothing_counts=np.nan)
+
+
+def cross_entropy_jvp(problem: Loss, v: Array, out: Array) -> None:
+    """The loss's derivative along each tangent."""
+    divisor = Divisor(problem)
+    totals = [Total() for _ in v]
+    reduced = problem.reduction != "none"
+    with np.errstate(all="ignore"):
+        for block in blocks(problem.z):
+            rows = Rows(problem, block, divisor)
+            for total, tangent, result in zip(totals, v, out, strict=True):
+                values = rows.jvp(block.load(tangent))
+                if reduced:
+                    total.add(values)
+                else:
+                    block.store_per_row(result, values)
+        if reduced:
+            out[...] = [divisor.divide(total, when_nothing_counts=0.0) for total in totals]
+
+
+def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
+    """Hessian · v."""
+    divisor = Divisor(problem)
+    with np.errstate(all="ignore"):
+        for block in blocks(problem.z):
+            rows = Rows(problem, block, divisor)
+            for tangent, result in zip(v, out, strict=True):
+                block.store(result, rows.hvp(block.load(tangent)))
+
+
+class Divisor:
+    """What "mean" divides by, D (1 otherwise), and ζ."""
+
+    def __init__(self, problem: Loss) -> None:
+        self.by = 1.0
+        self.zeta = problem.z_loss
+        if problem.reduction != "mean":
+            return
+        count, self.by = _count(problem)
+        if count and self.zeta:
+            self.zeta *= self.by / count
+
+    def divide(self, total: Total, *, when_nothing_counts: float) -> float:
+        """The reduced value."""
+        if self.by == 0.0:
+            return when_nothing_counts
+        high, low = total.value()
+        return float(np.divide(high + low if np.isfinite(high) else high, self.by))
+
+
+def _count(problem: Loss) -> tuple[int, float]:
+    """Number of rows that count, and the sum of their weights."""
+    outer, classes, inner = problem.z.shape
+    if problem.dense:
+        return outer * inner, float(outer * inner)
+    targets = problem.targets.reshape(-1)
+    weight = None if problem.weight is None else problem.weight.astype(np.float64)
+    count, mass = 0, Total()
+    for start in range(0, targets.size, BLOCK):
+        t, ignored, bad = classify(targets[start : start + BLOCK], classes, problem.ignore_index)
+        counting = t[~(ignored | bad)]
+        count += len(counting)
+        if weight is not None:
+            mass.add(weight[counting])
+    return count, float(count) if weight is None else sum(mass.value())
+
+
+class Rows:
+    """One block of the problem: its rows' masses, exponentials and scales; the mathematics, classes first."""
+
+    def __init__(self, problem: Loss, block: Block, divisor: Divisor) -> None:
+        z = block.load(problem.z)
+        classes, n = z.shape
+        self.block = block
+        self.columns = np.arange(n)
+        self.zeta = divisor.zeta
+        self.cap = None if problem.softcap is None else Softcap(problem.softcap, z)
+        self.z = z if self.cap is None else self.cap.logits
+        self._masses(problem, classes, n)
+        self.dead |= divisor.by == 0.0
+        self.f = exponentials(block, self.z, exact=problem.z.dtype != np.float64, t=self.t)
+        self.lse = self.f.lse
+        scale = problem.grad_output
+        if not isinstance(scale, float):
+            scale = block.load_per_row(scale).astype(np.float64)
+        self.scale = np.broadcast_to(np.divide(scale, divisor.by), n)
+
+    def _masses(self, problem: Loss, classes: int, n: int) -> None:
+        """t, h, D, ΣD, and which rows are dead or bad."""
+        epsilon = problem.label_smoothing
+        weight = None if problem.weight is None else problem.weight.astype(np.float64)[:, None]
+        self.t = self.h = self.spread = None
+        self.spread_sum: Array | float = 0.0
+        if problem.dense:
+            spread = self.block.load(problem.targets)
+            if epsilon:
+                spread *= 1.0 - epsilon
+                spread += epsilon / classes
+            if weight is not None:
+                spread *= weight
+            self.spread, self.spread_sum = spread, sum_classes(spread)
+            self.dead, self.bad = np.zeros((2, n), bool)
+            return
+        t, self.dead, self.bad = classify(self.block.load_per_row(problem.targets), classes, problem.ignore_index)
+        self.t = t
+        self.h = np.ones(n) if weight is None else weight[t, 0]
+        if epsilon:
+            self.h = self.h * (1.0 - epsilon)
+            self.spread = np.full((classes, 1), 1.0) if weight is None else weight
+            self.spread = self.spread * (epsilon / classes)
+            self.spread_sum = epsilon if weight is None else float(weight.mean()) * epsilon
+
+    def losses(self) -> Array:
+        """Σ_j W_j (m − z_j) + l ΣW + ζ lse², (n,)."""
+        f, l = self.f, self.f.l  # noqa: E741 — the derivation's symbol
+        loss = np.zeros(len(l))
+        if self.h is not None:
+            gap = f.m - self.z[self.t, self.columns]
+            # 0 · ∞ = 0: a masked target without mass.
+            gap[(self.h == 0.0) & (gap == np.inf)] = 0.0
+            loss += self.h * (gap + l)
+        if self.spread is not None:
+            # Halved, because m − z may overflow though its product with a mass does not.
+            gaps = 0.5 * f.m - 0.5 * self.z
+            gaps[(np.broadcast_to(self.spread, gaps.shape) == 0.0) & (gaps == np.inf)] = 0.0
+            gaps *= self.spread
+            loss += 2.0 * sum_classes(gaps) + self.spread_sum * l
+        if self.zeta:
+            loss += self.zeta * np.square(self.lse)
+        return self._settle(loss)
+
+    def grad(self) -> Array:
+        """Scaled d loss / d logits, (C, n)."""
+        g = self._grad_of_capped()
+        if self.cap is not None:
+            g *= self.cap.slope
+        return self._settle(g)
+
+    def jvp(self, v: Array) -> Array:
+        """Derivative of the loss along v, (n,): ΣW Σ p u − Σ W u, u = v − v[t] (v[k] for probabilities) + ζ's part."""
+        f = self.f
+        if self.cap is not None:
+            v *= self.cap.slope
+        u = centred(v, f.k if self.t is None else self.t, f.e, f.s, masked_classes(self.z))
+        total = self.spread_sum if self.h is None else self.h + self.spread_sum
+        slope = total * u.mean
+        if self.spread is not None:
+            slope -= sum_classes(self.spread * u.x)
+        if self.zeta:
+            slope += 2.0 * self.zeta * self.lse * (u.v_ref / u.unit + u.mean)
+        return self._settle(slope * u.unit)
+
+    def hvp(self, v: Array) -> Array:
+        """Scaled Hessian · v, (C, n): p (F (u − Σ p u) + 2 ζ Σ p v), through the cap where there is one."""
+        f = self.f
+        moved = v if self.cap is None else v * self.cap.slope
+        masked = masked_classes(self.z)
+        u = centred(moved, f.k, f.e, f.s, masked)
+        u.x -= u.mean
+        u.x *= self._factor()
+        if self.zeta:
+            u.x += 2.0 * self.zeta * (u.v_ref / u.unit + u.mean)
+        u.x *= f.e
+        y = times_ratio(u.x, self.scale * u.unit, f.s)
+        if masked is not None:
+            settle_masked(y, masked, f.s)
+        if self.cap is not None:
+            y *= self.cap.slope
+            y += self._grad_of_capped() * self.cap.curvature * v
+        return self._settle(y)
+
+    def _factor(self) -> Array:
+        """F = h + ΣD + 2 ζ lse."""
+        rest = self._factor_but_h()
+        return rest if self.h is None else self.h + rest
+
+    def _factor_but_h(self) -> Array:
+        rest = np.broadcast_to(self.spread_sum, self.lse.shape)
+        return rest + 2.0 * self.zeta * self.lse if self.zeta else rest
+
+    def _grad_of_capped(self) -> Array:
+        """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled."""
+        f = self.f
+        g = times_ratio(f.e, self.scale * self._factor(), f.s)
+        if self.spread is not None:
+            g -= self.scale * self.spread
+        if self.t is not None:
+            at_t = -times_ratio(f.rest_t, self.scale * self.h, f.s)
+            if self.spread is not None or self.zeta:
+                at_t += times_ratio(f.e_t, self.scale * self._factor_but_h(), f.s)
+            if self.spread is not None:
+                at_t -= self.scale * (self.spread[self.t, 0])
+            g[self.t, self.columns] = at_t
+        return g
+
+    def _settle(self, values: Array) -> Array:
+        """Rows that count for nothing are exactly 0, rows whose target is out of range NaN."""
+        if self.bad.any():
+            values[..., self.bad] = np.nan
+        if self.dead.any():
+            values[..., self.dead] = 0.0
+        return values

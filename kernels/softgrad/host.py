@@ -1,0 +1,74 @@
+"""Arrays in host memory, for every backend that computes on the CPU: NumPy arrays, numbers, nested sequences of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softgrad.registry import unserved
+
+CHECKS_VALUES = True
+_SEQUENCES = (list, tuple)
+_NUMBERS = (np.generic, int, float)
+
+
+def is_host(array: Any) -> bool:
+    """Whether this is an array of the CPU backends.
+
+    Subclasses of ndarray carry meaning that would be lost (a mask, units, matrix products); np.memmap carries none.
+    """
+    return type(array) in (np.ndarray, np.memmap) or isinstance(array, _SEQUENCES + _NUMBERS)
+
+
+def adopt(name: str, array: Any) -> NDArray[Any]:
+    """`array`, the argument `name`, as np.ndarray, over the same memory where it has one."""
+    if type(array) is np.ndarray:
+        return array
+    if not is_host(array):
+        raise TypeError(unserved(name, array))
+    if type(array) is np.memmap:
+        return array.view(np.ndarray)
+    try:
+        adopted = np.asarray(array)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is a ragged nested sequence: {error}") from None
+    # Sequences become float64 (or stay integers) whatever NumPy scalars they hold, as the contract of lists is.
+    return adopted.astype(np.float64) if adopted.dtype.kind == "f" else adopted
+
+
+def release(array: NDArray[Any], like: Any) -> NDArray[Any]:
+    """A result for a caller who passed host arrays: it already is one."""
+    return array
+
+
+def empty(shape: tuple[int, ...], dtype: Any, like: NDArray[Any]) -> NDArray[Any]:
+    """A new C-contiguous array."""
+    return np.empty(shape, dtype)
+
+
+def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partial"]:
+    """How the memory of two arrays overlaps: no element shared, the very same view, or anything else.
+
+    Decided exactly where that is cheap; arrays too intricate for a bounded search count as overlapping.
+    """
+    try:
+        if not np.shares_memory(a, b, max_work=1000):
+            return "none"
+    except np.exceptions.TooHardError:
+        return "partial"
+    same = (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.dtype == b.dtype
+    )
+    return "same" if same else "partial"
+
+
+def unit_tangents(shape: tuple[int, int, int], like: NDArray[Any]) -> NDArray[Any]:
+    """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
+    outer, classes, inner = shape
+    units = np.eye(classes, dtype=like.dtype)[:, None, :, None]
+    return np.broadcast_to(units, (classes, outer, classes, inner))
