@@ -12,8 +12,11 @@ the order in which classes are added.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,61 +24,109 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Elements per block: the handful of float64 arrays a primitive keeps then fit a 2 MB second-level cache.
-BLOCK = 32768
+# Bytes of one array of a block: the handful that a primitive keeps then fit a 2 MB second-level cache, and NumPy's
+# overhead per call (about a microsecond, for some thirty calls) stays under a nanosecond per element.
+BLOCK_BYTES = 2**18
 # Up to here a transposed copy costs less than NumPy's overhead per row.
-SHORT = 64
+SHORT = 32
 # Fewer columns than this would waste most of each cache line that a strided class axis touches.
 FEWEST_COLUMNS = 4
 
 
+class Arena:
+    """Scratch memory that each block uses anew: fresh pages from the system would cost as much as the arithmetic."""
+
+    # Kept by each thread from call to call, as long as it stays small.
+    KEPT_BYTES = 2**22
+    _idle = threading.local()
+
+    def __init__(self) -> None:
+        self._buffers: list[Array] = []
+        self._used = 0
+
+    @classmethod
+    @contextmanager
+    def borrowed(cls) -> Iterator[Arena]:
+        """This thread's arena, or a new one while that is in use."""
+        arena = getattr(cls._idle, "arena", None) or cls()
+        cls._idle.arena = None
+        try:
+            yield arena
+        finally:
+            if sum(buffer.size for buffer in arena._buffers) <= cls.KEPT_BYTES:
+                cls._idle.arena = arena
+
+    def reset(self) -> None:
+        """Take back every array handed out."""
+        self._used = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A C-contiguous array, valid until `reset`."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        if self._used == len(self._buffers):
+            self._buffers.append(np.empty(size, np.uint8))
+        elif self._buffers[self._used].size < size:
+            self._buffers[self._used] = np.empty(size, np.uint8)
+        buffer = self._buffers[self._used]
+        self._used += 1
+        return buffer[:size].view(dtype).reshape(shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows of an (outer, C, inner) view."""
+    """Some rows of an (outer, C, inner) view.  The arrays it makes are valid until the next block."""
 
     outer: slice
     inner: slice
     columns: bool
+    arena: Arena
 
     def load(self, array: Array, dtype: Any = np.float64) -> Array:
         """(C, n) of an (outer, C, inner) array: a new array in this block's memory layout."""
         part = array[self.outer, :, self.inner]
         k, classes, j = part.shape
         if self.columns:
-            block = np.empty((classes, k, j), dtype)
+            block = self.arena.empty((classes, k, j), dtype)
             block[...] = part.transpose(1, 0, 2)
             return block.reshape(classes, k * j)
-        block = np.empty((k, j, classes), dtype)
+        block = self.arena.empty((k, j, classes), dtype)
         block[...] = part.transpose(0, 2, 1)
         return block.reshape(k * j, classes).T
 
     def view(self, array: Array) -> Array:
         """(C, n) over the array's own memory where it lies as `load` would have it, else `load` in its own dtype."""
-        view = self.place(array)
-        return self.load(array, array.dtype) if view is None else view
+        place = self.place(array)
+        return self.load(array, array.dtype) if place is None else place
 
-    def empty_like(self, block: Array) -> Array:
+    def empty_like(self, block: Array, dtype: Any = None) -> Array:
         """A new array of the shape and memory layout of `block`."""
         classes, n = block.shape
-        return np.empty((classes, n), block.dtype) if self.columns else np.empty((n, classes), block.dtype).T
-
-    def store(self, array: Array, values: Array) -> None:
-        """Write (C, n) values to this block of an (outer, C, inner) array, rounded once."""
-        part = array[self.outer, :, self.inner]
-        k, classes, j = part.shape
-        if self.columns:
-            store(part.transpose(1, 0, 2), values.reshape(classes, k, j))
-        else:
-            store(part.transpose(0, 2, 1), values.T.reshape(k, j, classes))
+        dtype = block.dtype if dtype is None else dtype
+        return self.arena.empty((classes, n), dtype) if self.columns else self.arena.empty((n, classes), dtype).T
 
     def place(self, array: Array) -> Array | None:
         """(C, n) over the array's own memory, None where this block is not laid out as it lies."""
         part = array[self.outer, :, self.inner]
         return None if self.columns or part.shape[2] != 1 else part[:, :, 0].T
 
-    def take(self, values: Array, rows: Array) -> Array:
-        """Some rows of (C, n) values, in this block's memory layout."""
-        return values.take(rows, axis=1) if self.columns else values.T.take(rows, axis=0).T
+    def store(self, array: Array, values: Array) -> None:
+        """Write (C, n) values to this block of an (outer, C, inner) array, rounded once; 16-bit ones from float32."""
+        if array.dtype.itemsize == 2 and values.dtype == np.float64:
+            values = self.cast(values, np.float32)
+        if array.dtype != values.dtype:
+            values = self.cast(values, array.dtype)  # converting while transposing is slower than one after the other
+        part = array[self.outer, :, self.inner]
+        k, classes, j = part.shape
+        if self.columns:
+            part.transpose(1, 0, 2)[...] = values.reshape(classes, k, j)
+        else:
+            part.transpose(0, 2, 1)[...] = values.T.reshape(k, j, classes)
+
+    def cast(self, values: Array, dtype: Any) -> Array:
+        """A copy in another dtype."""
+        cast = self.empty_like(values, dtype)
+        np.copyto(cast, values, casting="unsafe")
+        return cast
 
     def load_per_row(self, array: Array) -> Array:
         """(n,) of an (outer, inner) array."""
@@ -84,24 +135,19 @@ class Block:
     def store_per_row(self, array: Array, values: Array) -> None:
         """Write (n,) values to this block of an (outer, inner) array, rounded once."""
         part = array[self.outer, self.inner]
-        store(part, values.reshape(part.shape))
+        np.copyto(part, values.reshape(part.shape), casting="same_kind")
 
 
-def blocks(array: Array) -> Iterator[Block]:
-    """The blocks of an (outer, C, inner) array, in the order of its rows."""
+def blocks(array: Array, computing: Any = np.float64) -> Iterator[Block]:
+    """The blocks of an (outer, C, inner) array, in the order of its rows; rows are sized for a computing dtype."""
     outer, classes, inner = array.shape
     contiguous = classes == 1 or array.strides[1] == array.itemsize
     columns = classes <= SHORT or not contiguous
-    n = max(BLOCK // max(classes, 1), FEWEST_COLUMNS if columns else 1)
+    n = max(BLOCK_BYTES // np.dtype(computing).itemsize // max(classes, 1), FEWEST_COLUMNS if columns else 1)
     # Whole inner runs where several fit, else pieces of one.
-    k, j = (max(n // inner, 1), inner) if inner <= n else (1, n)
-    for o in range(0, outer, k):
-        for i in range(0, inner, max(j, 1)):
-            yield Block(slice(o, min(o + k, outer)), slice(i, min(i + j, inner)), columns)
-
-
-def store(target: Array, values: Array) -> None:
-    """Copy, rounding once to the target's dtype; 16-bit results are rounded from float32."""
-    if target.dtype.itemsize == 2 and values.dtype == np.float64:
-        values = values.astype(np.float32)
-    np.copyto(target, values, casting="unsafe")
+    k, j = (n // max(inner, 1), max(inner, 1)) if inner <= n else (1, n)
+    with Arena.borrowed() as arena:
+        for o in range(0, outer, k):
+            for i in range(0, inner, j):
+                arena.reset()
+                yield Block(slice(o, min(o + k, outer)), slice(i, min(i + j, inner)), columns, arena)

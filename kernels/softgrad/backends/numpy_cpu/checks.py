@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrad.backends.numpy_cpu.blocks import BLOCK, Array, blocks
+from softgrad.backends.numpy_cpu.blocks import Array, blocks
 from softgrad.backends.numpy_cpu.sums import sum_classes
+
+# Targets looked at at a time.
+TARGETS = 32768
 
 
 def first_bad_target(targets: Array, classes: int, ignore_index: int | None) -> int | None:
     """Flat position of the first target that is neither in [0, classes) nor ignored."""
     flat = targets.reshape(-1)
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK]
+    for start in range(0, flat.size, TARGETS):
+        part = flat[start : start + TARGETS]
         _, ignored, bad = classify(part, classes, ignore_index)
         if bad.any():
             return start + int(bad.argmax())
@@ -42,7 +45,7 @@ def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
             p = block.load(probs)
             if log:
                 np.exp(p, out=p)
-            bad = (np.abs(sum_classes(p) - 1.0) > tolerance) | (p < 0.0).any(axis=0)
+            bad = (np.abs(sum_classes(block, p) - 1.0) > tolerance) | (p < 0.0).any(axis=0)
             bad &= ~np.isnan(p).any(axis=0)
             if bad.any():
                 width = block.inner.stop - block.inner.start

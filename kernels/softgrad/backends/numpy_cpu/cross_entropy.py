@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrad.backends.numpy_cpu.blocks import BLOCK, Array, Block, blocks
-from softgrad.backends.numpy_cpu.checks import classify
-from softgrad.backends.numpy_cpu.exponentials import exponentials, times_ratio
+from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
+from softgrad.backends.numpy_cpu.checks import TARGETS, classify
+from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, times_ratio
 from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked
 from softgrad.backends.numpy_cpu.softcap import Softcap
 from softgrad.backends.numpy_cpu.sums import Total, sum_classes
@@ -95,8 +95,8 @@ def _count(problem: Loss) -> tuple[int, float]:
     targets = problem.targets.reshape(-1)
     weight = None if problem.weight is None else problem.weight.astype(np.float64)
     count, mass = 0, Total()
-    for start in range(0, targets.size, BLOCK):
-        t, ignored, bad = classify(targets[start : start + BLOCK], classes, problem.ignore_index)
+    for start in range(0, targets.size, TARGETS):
+        t, ignored, bad = classify(targets[start : start + TARGETS], classes, problem.ignore_index)
         counting = t[~(ignored | bad)]
         count += len(counting)
         if weight is not None:
@@ -137,7 +137,7 @@ class Rows:
                 spread += epsilon / classes
             if weight is not None:
                 spread *= weight
-            self.spread, self.spread_sum = spread, sum_classes(spread)
+            self.spread, self.spread_sum = spread, sum_classes(self.block, spread)
             self.dead, self.bad = np.zeros((2, n), bool)
             return
         t, self.dead, self.bad = classify(self.block.load_per_row(problem.targets), classes, problem.ignore_index)
@@ -163,7 +163,7 @@ class Rows:
             gaps = 0.5 * f.m - 0.5 * self.z
             gaps[(np.broadcast_to(self.spread, gaps.shape) == 0.0) & (gaps == np.inf)] = 0.0
             gaps *= self.spread
-            loss += 2.0 * sum_classes(gaps) + self.spread_sum * l
+            loss += 2.0 * sum_classes(self.block, gaps) + self.spread_sum * l
         if self.zeta:
             loss += self.zeta * np.square(self.lse)
         return self._settle(loss)
@@ -180,11 +180,11 @@ class Rows:
         f = self.f
         if self.cap is not None:
             v *= self.cap.slope
-        u = centred(v, f.k if self.t is None else self.t, f.e, f.s, masked_classes(self.z))
+        u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, f.s, masked_classes(self.z))
         total = self.spread_sum if self.h is None else self.h + self.spread_sum
         slope = total * u.mean
         if self.spread is not None:
-            slope -= sum_classes(self.spread * u.x)
+            slope -= sum_classes(self.block, self.spread * u.x)
         if self.zeta:
             slope += 2.0 * self.zeta * self.lse * (u.v_ref / u.unit + u.mean)
         return self._settle(slope * u.unit)
@@ -194,19 +194,22 @@ class Rows:
         f = self.f
         moved = v if self.cap is None else v * self.cap.slope
         masked = masked_classes(self.z)
-        u = centred(moved, f.k, f.e, f.s, masked)
+        u = centred(self.block, moved, self._k(), f.e, f.s, masked)
         u.x -= u.mean
         u.x *= self._factor()
         if self.zeta:
             u.x += 2.0 * self.zeta * (u.v_ref / u.unit + u.mean)
         u.x *= f.e
-        y = times_ratio(u.x, self.scale * u.unit, f.s)
+        y = times_ratio(u.x, self.scale * u.unit, f.s, out=u.x)
         if masked is not None:
             settle_masked(y, masked, f.s)
         if self.cap is not None:
             y *= self.cap.slope
             y += self._grad_of_capped() * self.cap.curvature * v
         return self._settle(y)
+
+    def _k(self) -> Array:
+        return first_largest(self.block, self.z)
 
     def _factor(self) -> Array:
         """F = h + ΣD + 2 ζ lse."""
@@ -220,7 +223,7 @@ class Rows:
     def _grad_of_capped(self) -> Array:
         """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled."""
         f = self.f
-        g = times_ratio(f.e, self.scale * self._factor(), f.s)
+        g = times_ratio(f.e, self.scale * self._factor(), f.s, out=self.block.empty_like(f.e))
         if self.spread is not None:
             g -= self.scale * self.spread
         if self.t is not None:

@@ -17,28 +17,80 @@ Loss, masses W         Σ_j W_j (m − z_j) + l Σ_j W_j, gradient p_j ΣW − W
 Products               J v = p (u − Σ p u), with u = v − v_k: rows of J sum to 0, so any multiple of 1 may be taken
                        from v, and the largest class, where u would cancel against Σ p u, then carries none
 
-The shift.  Rounding z − m before it reaches exp costs half an ulp of z − m, an error of 2⁻⁴⁴ relative at −700 in float64
-(2⁻¹⁸ at −80 in float32, ~50 ulp).  So:
+The shift.  Rounding z − m before it reaches exp costs half an ulp of z − m: an error of 2⁻¹⁸ relative at −80 in float32
+(~50 ulp), 2⁻⁴⁴ at −700 in float64.  So:
 
-  * A row whose logits all lie within ±NARROW needs no shift: c = 0, and z − c is exact.
-  * Otherwise c = m − LIFT, and the rounding error r of z − c is carried along: exp(z − c) = exp(d) exp(r), d + r = z − c,
-    and r is so small that exp(r) = 1 + r.  LIFT scales all exponentials up, so that terms whose probability is
-    below the smallest normal number keep their digits in a sum; it cancels in every ratio.
-  * float32 and 16-bit data are computed in float64, where z − c loses nothing that would show.
+  * A row whose logits all lie within ±narrow needs no shift: c = 0, and nothing is rounded.
+  * Otherwise each logit is split into a multiple h of 2⁻¹⁶ (float64: 2⁻⁴²) and a rest r, and c = m − lift is made such a
+    multiple too: h − c is exact as far as exp(h − c) > 0, and exp(z − c) = exp(h − c) exp(r) with exp(r) = 1 + r, r is so
+    small.  Adding and subtracting a large number rounds to the grid.
+  * lift scales all exponentials up, so that terms whose probability is below the smallest normal number keep their
+    digits in a sum; it cancels in every ratio.
+  * Logits that were float32 or 16-bit (`exact`) need no split in float64: there z − c loses nothing that would show.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block
-from softgrad.backends.numpy_cpu.sums import sum_classes
+from softgrad.backends.numpy_cpu.sums import largest_and_others
 
-# exp(±300) and its sums over any number of classes are far from float64's limits, 10^±308.
-NARROW = 300.0
-LIFT = 600.0
+
+class Bounds(NamedTuple):
+    """Of a dtype: exp(±narrow), exp(lift) and their sums over 10⁷ classes stay far from its limits."""
+
+    narrow: float
+    lift: float
+    to_grid: float  # x + to_grid − to_grid is x rounded to the grid
+
+
+BOUNDS = {
+    np.dtype(np.float32): Bounds(40.0, 60.0, 1.5 * 2.0**7),
+    np.dtype(np.float64): Bounds(300.0, 600.0, 1.5 * 2.0**10),
+}
+
+
+class Shift:
+    """c of each row of the (C, n) logits z, whose maxima are m; `exact`: they were float32 or 16-bit before."""
+
+    def __init__(self, z: Array, m: Array, *, exact: bool = False) -> None:
+        narrow, lift, to_grid = BOUNDS[z.dtype]
+        self.split = not (exact and z.dtype == np.float64)
+        lowest = z.min(initial=np.inf)
+        self.needed = not (m.max(initial=-np.inf) <= narrow and lowest >= -narrow)
+        if self.needed:
+            self.any_masked = not lowest > -np.inf
+            # 1 where the row is wide, 0 where it is narrow: what is not shifted is not split either.
+            is_wide = (~((m <= narrow) & (z.min(axis=0) >= -narrow))).astype(z.dtype)
+            self.to_grid = is_wide * to_grid
+            self.c = (m - lift + to_grid - to_grid) * is_wide
+
+    def exp(self, block: Block, z: Array) -> Array:
+        """exp(z − c), (C, n): a new array."""
+        e = block.empty_like(z)
+        if not self.needed:
+            return np.exp(z, out=e)
+        if not self.split:
+            return np.exp(np.subtract(z, self.c, out=e), out=e)
+        h = np.add(z, self.to_grid, out=block.empty_like(z))
+        h -= self.to_grid
+        r = np.subtract(z, h, out=block.empty_like(z))
+        if self.any_masked:
+            np.fmax(r, -1.0, out=r)  # −inf minus itself is NaN: any finite r will do where e is 0
+        h -= self.c
+        np.exp(h, out=e)
+        r *= e
+        e += r
+        return e
+
+    def exp_in_float64(self, m: Array) -> Array:
+        """exp(m − c), (n,), of float32 maxima."""
+        m = m.astype(np.float64)
+        return np.exp(m - self.c if self.needed else m)
 
 
 @dataclass(slots=True)
@@ -46,19 +98,13 @@ class Exponentials:
     """e and its sums, for the (C, n) block z; per-row numbers are (n,)."""
 
     e: Array
-    k: Array
     m: Array
     e_k: Array
     rest_k: Array
     s: Array
-    t: Array | None  # the target, where there is one; and its
-    e_t: Array | None
+    e_t: Array | None  # where there is a target
     rest_t: Array | None
-
-    @property
-    def l(self) -> Array:  # noqa: E743 — the derivation's symbol
-        """log Σ exp(z − m)."""
-        return np.log1p(self.rest_k / self.e_k)
+    l: Array
 
     @property
     def lse(self) -> Array:
@@ -67,54 +113,34 @@ class Exponentials:
 
 
 def exponentials(block: Block, z: Array, *, exact: bool, t: Array | None = None) -> Exponentials:
-    """Of the (C, n) float64 logits z and targets t (n,); `exact` says that z − c cannot lose digits that show."""
-    columns = np.arange(z.shape[1])
-    k = first_largest(z, in_columns=block.columns)
-    m = z[k, columns]
-    e = shifted_exp(block, z, m, exact=exact)
-    e_k = e[k, columns]
-    e[k, columns] = 0.0
+    """Of the (C, n) float64 logits z and targets t (n,); `exact`: they were float32 or 16-bit before."""
+    m, k = largest(block, z)
+    e = Shift(z, m, exact=exact).exp(block, z)
     if t is None:
-        others = sum_classes(e)
-        e[k, columns] = e_k
-        return Exponentials(e, k, m, e_k, others, others + e_k, None, None, None)
-    same = t == k
-    e_t = np.where(same, e_k, e[t, columns])
-    e[t, columns] = 0.0
-    others = sum_classes(e)
-    e[t, columns] = e_t
-    e[k, columns] = e_k
-    rest_k = np.where(same, others, others + e_t)
-    rest_t = np.where(same, others, others + e_k)
-    return Exponentials(e, k, m, e_k, rest_k, rest_k + e_k, t, e_t, rest_t)
+        e_k, rest_k = largest_and_others(block, e, k)
+        return Exponentials(e, m, e_k, rest_k, rest_k + e_k, None, None, np.log1p(rest_k / e_k))
+    at_t = t, np.arange(len(t))
+    e_t = e[at_t]
+    e[at_t] = 0.0
+    e_k, others = largest_and_others(block, e, None)
+    e[at_t] = e_t
+    rest_t = others + e_k
+    e_k, rest_k = np.maximum(e_t, e_k), others + np.minimum(e_t, e_k)
+    return Exponentials(e, m, e_k, rest_k, rest_k + e_k, e_t, rest_t, np.log1p(rest_k / e_k))
 
 
-def shifted_exp(block: Block, z: Array, m: Array, *, exact: bool) -> Array:
-    """exp(z − c) of the (C, n) float64 logits z whose maxima are m."""
-    narrow = (m <= NARROW) & (z.min(axis=0) >= -NARROW)
-    e = block.empty_like(z)
-    if narrow.all():
-        return np.exp(z, out=e)
-    c = np.where(narrow, 0.0, m - LIFT)
-    d = np.subtract(z, c, out=block.empty_like(z))
-    np.exp(d, out=e)
-    if not exact:
-        # r by Knuth's two-sum; where e is 0 there is nothing to correct, and r may be infinite − infinite.
-        r = np.subtract(z, d, out=block.empty_like(z))
-        d += r
-        d -= z
-        r -= c
-        r -= d
-        np.copyto(r, 0.0, where=e == 0.0)
-        r *= e
-        e += r
-    return e
+def largest(block: Block, z: Array) -> tuple[Array, Array | None]:
+    """The largest logit of each row of (C, n), and, where rows lie so that it costs nothing, which class that is."""
+    if block.columns:
+        return z.max(axis=0), None
+    k = z.argmax(axis=0)
+    return z[k, np.arange(len(k))], k
 
 
-def first_largest(z: Array, *, in_columns: bool) -> Array:
+def first_largest(block: Block, z: Array) -> Array:
     """Index of the first largest class of each row, (n,); of a NaN, where there is one."""
     classes, n = z.shape
-    if not in_columns or n < classes:
+    if not block.columns or n < classes:
         return z.argmax(axis=0)
     k, m = np.zeros(n, np.intp), z[0].copy()
     larger = np.empty(n, bool)
@@ -128,13 +154,12 @@ def first_largest(z: Array, *, in_columns: bool) -> Array:
     return k
 
 
-def times_ratio(x: Array, a: Array, b: Array) -> Array:
+def times_ratio(x: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     """x · a / b for a, b (n,), where a / b may leave float64's range though the result does not."""
     fraction_a, power_a = np.frexp(a)
     fraction_b, power_b = np.frexp(b)
     power = power_a - power_b
-    fraction = fraction_a / fraction_b
     first = np.where(np.abs(power) > 1000, power // 2, 0)
     if first.any():
-        x = x * np.ldexp(1.0, first)
-    return x * np.ldexp(fraction, power - first)
+        x = np.multiply(x, np.ldexp(1.0, first), out=out)
+    return np.multiply(x, np.ldexp(fraction_a / fraction_b, power - first), out=out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.exponentials import first_largest, shifted_exp, times_ratio
+from softgrad.backends.numpy_cpu.exponentials import Shift, first_largest, times_ratio
 from softgrad.backends.numpy_cpu.sums import sum_classes
 
 
@@ -16,10 +16,10 @@ def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """J v = p (u − Σ p u), u = v − v[k]."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(v, at.k, at.e, at.s, at.masked)
+        u = centred(at.block, v, at.k, at.e, at.s, at.masked)
         u.x -= u.mean
         u.x *= at.e
-        y = times_ratio(u.x, u.unit, at.s)
+        y = times_ratio(u.x, u.unit, at.s, out=u.x)
         if at.masked is not None:
             settle_masked(y, at.masked, at.s)
         return y
@@ -31,7 +31,7 @@ def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """v − Σ p v, as u − Σ p u."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(v, at.k, at.e, at.s, None)
+        u = centred(at.block, v, at.k, at.e, at.s, None)
         u.x -= u.mean
         u.x *= u.unit
         return u.x
@@ -43,7 +43,7 @@ def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """v − p Σ v."""
 
     def product(v: Array, at: _Point) -> Array:
-        return v - times_ratio(at.e, sum_classes(v), at.s)
+        return v - times_ratio(at.e, sum_classes(at.block, v), at.s)
 
     _each_product(v, point, out, is_logits, np.exp, product)
 
@@ -62,7 +62,7 @@ class Centred:
     v_ref: Array
 
 
-def centred(v: Array, reference: Array, e: Array, s: Array, masked: Array | None) -> Centred:
+def centred(block: Block, v: Array, reference: Array, e: Array, s: Array, masked: Array | None) -> Centred:
     """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN."""
     v_ref = v[reference, np.arange(len(reference))]
     u = v - v_ref
@@ -72,7 +72,7 @@ def centred(v: Array, reference: Array, e: Array, s: Array, masked: Array | None
     unit = np.ldexp(1.0, np.maximum(np.frexp(largest)[1] - 1, -1000))
     unit[~np.isfinite(largest)] = 1.0
     u *= 1.0 / unit
-    return Centred(u, unit, sum_classes(e * u) / s, v_ref)
+    return Centred(u, unit, sum_classes(block, e * u) / s, v_ref)
 
 
 def settle_masked(y: Array, masked: Array, s: Array) -> None:
@@ -85,6 +85,7 @@ def settle_masked(y: Array, masked: Array, s: Array) -> None:
 class _Point:
     """p = e / s, with its first largest class k, and which entries are masked (None where none is)."""
 
+    block: Block
     e: Array
     s: Array
     k: Array
@@ -104,18 +105,18 @@ def _each_product(
     with np.errstate(all="ignore"):
         for block in blocks(point):
             z = block.load(point)
-            k = first_largest(z, in_columns=block.columns)
+            k = first_largest(block, z)
             if is_logits:
                 at = _at_logits(block, z, k, exact=point.dtype != np.float64)
             else:
-                at = _Point(z if to_probs is None else to_probs(z), np.ones(len(k)), k, None)
+                at = _Point(block, z if to_probs is None else to_probs(z), np.ones(len(k)), k, None)
             for tangent, result in zip(v, out, strict=True):
                 block.store(result, product(block.load(tangent), at))
 
 
 def _at_logits(block: Block, z: Array, k: Array, *, exact: bool) -> _Point:
-    e = shifted_exp(block, z, z[k, np.arange(len(k))], exact=exact)
-    return _Point(e, sum_classes(e), k, masked_classes(z))
+    e = Shift(z, z[k, np.arange(len(k))], exact=exact).exp(block, z)
+    return _Point(block, e, sum_classes(block, e), k, masked_classes(z))
 
 
 def masked_classes(z: Array) -> Array | None:

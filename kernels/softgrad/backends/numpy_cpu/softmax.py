@@ -7,22 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, shifted_exp
-from softgrad.backends.numpy_cpu.sums import sum_classes
-
-# A float32 row within ±40 needs no shift even in float32, whose exp is twice as fast: exp(±40) and its sums stay
-# within 10^±38, and probabilities down to exp(−80) keep their digits.
-NARROW_FLOAT32 = 40.0
+from softgrad.backends.numpy_cpu.exponentials import Shift, exponentials, largest
+from softgrad.backends.numpy_cpu.sums import largest_and_others, sum_classes
 
 
 def softmax(z: Array, out: Array) -> None:
     """p = exp(z) / Σ exp(z)."""
-    _by_width(z, out, _softmax_narrow, _softmax_wide)
+    _each_block(z, out, _softmax)
 
 
 def log_softmax(z: Array, out: Array) -> None:
     """log p."""
-    _by_width(z, out, _log_softmax_narrow, _log_softmax_wide)
+    _each_block(z, out, _log_softmax)
 
 
 def logsumexp(z: Array, out: Array) -> None:
@@ -36,63 +32,46 @@ def logsumexp(z: Array, out: Array) -> None:
             block.store_per_row(out, np.where(np.isinf(f.m), f.m, f.lse))
 
 
-# (block, z, maxima, result) -> the (C, n) result, written to `result` where that is given
-Narrow = Callable[[Block, Array, Array, "Array | None"], Array]
-Wide = Callable[[Block, Array, bool], Array]
+# (block, (C, n) logits, memory for the result where there is any) -> result; float32 for 16-bit logits
+Method = Callable[[Block, Array, "Array | None"], Array]
 
 
-def _by_width(z: Array, out: Array, narrow: Narrow, wide: Wide) -> None:
-    """Each row by the method its own logits allow, whatever the rows around it hold."""
+def _each_block(z: Array, out: Array, method: Method) -> None:
     if z.shape[1] == 0:
         return
+    computing = np.float64 if z.dtype == np.float64 else np.float32
     with np.errstate(all="ignore"):
-        for block in blocks(z):
-            if z.dtype != np.float32:
-                block.store(out, wide(block, block.load(z), z.dtype != np.float64))
-                continue
-            x = block.view(z)
-            m = x.max(axis=0)
-            if m.max() <= NARROW_FLOAT32 and x.min() >= -NARROW_FLOAT32:
+        for block in blocks(z, computing):
+            place = None
+            if z.dtype == computing:
                 place = block.place(out)
-                values = narrow(block, x, m, place)
-                if place is None:
-                    block.store(out, values)
-                continue
-            is_narrow = (m <= NARROW_FLOAT32) & (x.min(axis=0) >= -NARROW_FLOAT32)
-            if not is_narrow.any():
-                block.store(out, wide(block, block.load(z), True))
-                continue
-            result = block.empty_like(x)
-            some, others = np.flatnonzero(is_narrow), np.flatnonzero(~is_narrow)
-            result[:, some] = narrow(block, block.take(x, some), m[some], None)
-            result[:, others] = wide(block, block.take(x, others).astype(np.float64), True)
-            block.store(out, result)
+                result = method(block, block.view(z), place)
+            else:
+                result = method(block, block.load(z, computing), None)
+            if result is not place:
+                block.store(out, result)
 
 
-def _softmax_narrow(block: Block, z: Array, m: Array, result: Array | None) -> Array:
-    e = np.exp(z, out=block.empty_like(z))
-    # The largest term may be nearly all of the sum: it is replaced by its float64 value.
-    s = sum_classes(e) + (np.exp(m, dtype=np.float64) - np.exp(m))
-    return np.multiply(e, (1.0 / s).astype(np.float32), out=e if result is None else result)
+def _softmax(block: Block, z: Array, place: Array | None) -> Array:
+    m, _ = largest(block, z)
+    shift = Shift(z, m)
+    e = shift.exp(block, z)
+    s = sum_classes(block, e)
+    if z.dtype == np.float64:
+        return np.divide(e, s, out=e if place is None else place)
+    # float32 exp is right to 2 ulp.  The largest term may be nearly all of the sum: its float64 value replaces it.
+    s = s + (shift.exp_in_float64(m) - shift.exp(block, m[None])[0])
+    return np.multiply(e, (1.0 / s).astype(np.float32), out=e if place is None else place)
 
 
-def _softmax_wide(block: Block, z: Array, exact: bool) -> Array:
-    e = shifted_exp(block, z, z.max(axis=0), exact=exact)
-    e /= sum_classes(e)
-    return e
-
-
-def _log_softmax_narrow(block: Block, z: Array, m: Array, result: Array | None) -> Array:
-    e = np.exp(z, out=block.empty_like(z))
-    e[first_largest(z, in_columns=block.columns), np.arange(z.shape[1])] = 0.0
-    log_sum = np.log1p(sum_classes(e) / np.exp(m, dtype=np.float64))
-    log_p = np.subtract(z, m, out=e if result is None else result)
-    log_p -= log_sum.astype(np.float32)
-    return log_p
-
-
-def _log_softmax_wide(block: Block, z: Array, exact: bool) -> Array:
-    f = exponentials(block, z, exact=exact)
-    log_p = np.subtract(z, f.m, out=f.e)
-    log_p -= f.l
+def _log_softmax(block: Block, z: Array, place: Array | None) -> Array:
+    m, k = largest(block, z)
+    shift = Shift(z, m)
+    e = shift.exp(block, z)
+    e_k, others = largest_and_others(block, e, k)
+    if z.dtype == np.float32:
+        e_k = shift.exp_in_float64(m)
+    log_sum = np.log1p(others / e_k).astype(z.dtype)
+    log_p = np.subtract(z, m, out=e if place is None else place)
+    log_p -= log_sum
     return log_p

@@ -4,33 +4,74 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrad.backends.numpy_cpu.blocks import Array
+from softgrad.backends.numpy_cpu.blocks import Array, Block
 
 # Rows are summed in leaves of this many, then the leaves' sums: the tree depends on the number of rows alone.
 LEAF = 1024
 
 
-def sum_classes(x: Array) -> Array:
-    """Σ over the classes of (C, n), (n,).
-
-    Blocks of rows use NumPy's pairwise sum along contiguous memory.  Blocks of columns are folded in halves, since
-    NumPy's order of addition across columns depends on how many there are.
-    """
-    if not x.flags.c_contiguous and x.flags.f_contiguous:
-        return np.add.reduce(x, axis=0)
-    classes = x.shape[0]
-    if classes == 1:
-        return x[0].copy()
-    half = classes // 2
-    folded = x[:half] + x[half : 2 * half]
-    if classes % 2:
-        folded[0] += x[-1]
+def sum_classes(block: Block, x: Array) -> Array:
+    """Σ over the classes of (C, n), (n,)."""
+    if not block.columns:
+        return _sum_contiguous(x)
+    # Folded in halves: NumPy's own order of addition across columns depends on how many there are.
+    half = len(x) // 2
+    if not half:
+        return x[0]
+    total = np.add(x[:half], x[half : 2 * half], out=block.empty_like(x[:half]))
+    if len(x) % 2:
+        total[0] += x[-1]
     while half > 1:
-        classes, half = half, half // 2
-        folded[:half] += folded[half : 2 * half]
-        if classes % 2:
-            folded[0] += folded[classes - 1]
-    return folded[0]
+        n, half = half, half // 2
+        total[:half] += total[half : 2 * half]
+        if n % 2:
+            total[0] += total[n - 1]
+    return total[0]
+
+
+def largest_and_others(block: Block, e: Array, k: Array | None) -> tuple[Array, Array]:
+    """The largest of each row's (C, n) non-negative terms and the sum of the others, both (n,).
+
+    Not as Σ − largest, which cancels.  `k` says which is the largest, where that is known.
+    """
+    if not block.columns:
+        at = e.argmax(axis=0) if k is None else k, np.arange(e.shape[1])
+        largest = e[at]
+        e[at] = 0.0
+        others = _sum_contiguous(e)
+        e[at] = largest
+        return largest, others
+    # Two groups of classes become one: the larger of their largest stays, the smaller joins the others.
+    half = e.shape[0] // 2
+    a, b, odd = e[:half], e[half : 2 * half], e[2 * half :]
+    if not half:
+        return odd[0], np.zeros_like(odd[0])
+    largest = np.maximum(a, b, out=block.empty_like(a))
+    others = np.minimum(a, b, out=block.empty_like(a))
+    if len(odd):
+        _join(largest[:1], others[:1], odd)
+    while half > 1:
+        n, half = half, half // 2
+        others[:half] += others[half : 2 * half]
+        _join(largest[:half], others[:half], largest[half : 2 * half])
+        if n % 2:
+            others[0] += others[n - 1]
+            _join(largest[:1], others[:1], largest[n - 1 : n])
+    return largest[0], others[0]
+
+
+def _join(largest: Array, others: Array, more: Array) -> None:
+    smaller = np.minimum(largest, more)
+    np.maximum(largest, more, out=largest)
+    others += smaller
+
+
+def _sum_contiguous(x: Array) -> Array:
+    """Σ along the contiguous first axis of a transposed array.
+
+    einsum adds in a fixed number of lanes and costs little per row; long rows are better off with pairwise sums.
+    """
+    return np.einsum("ji->i", x) if x.shape[0] <= 1024 else np.add.reduce(x, axis=0)
 
 
 class Total:
