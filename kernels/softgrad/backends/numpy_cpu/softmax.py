@@ -8,7 +8,7 @@ import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
 from softgrad.backends.numpy_cpu.exponentials import Shift, exponentials, largest
-from softgrad.backends.numpy_cpu.sums import largest_and_others, sum_classes
+from softgrad.backends.numpy_cpu.sums import largest_and_others
 
 
 def softmax(z: Array, out: Array) -> None:
@@ -53,14 +53,14 @@ def _each_block(z: Array, out: Array, method: Method) -> None:
 
 
 def _softmax(block: Block, z: Array, place: Array | None) -> Array:
-    m, _ = largest(block, z)
+    m, k = largest(block, z)
     shift = Shift(z, m)
     e = shift.exp(block, z)
-    s = sum_classes(block, e)
+    e_k, others = largest_and_others(block, e, k)
     if z.dtype == np.float64:
-        return np.divide(e, s, out=e if place is None else place)
-    # float32 exp is right to 2 ulp.  The largest term may be nearly all of the sum: its float64 value replaces it.
-    s = s + (shift.exp_in_float64(m) - shift.exp(block, m[None])[0])
+        return np.divide(e, e_k + others, out=e if place is None else place)
+    # float32 exp is right to 2 ulp.  The largest term may be nearly all of the sum: it is taken in float64.
+    s = shift.exp_in_float64(m) + others
     return np.multiply(e, (1.0 / s).astype(np.float32), out=e if place is None else place)
 
 
