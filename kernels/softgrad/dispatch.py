@@ -21,7 +21,6 @@ from softgrad.host import is_host
 from softgrad.protocol import Backend
 from softgrad.registry import BACKENDS, unserved
 
-
 _forced: ContextVar[str | None] = ContextVar("softgrad_backend", default=None)
 _loaded: dict[str, Backend] = {}  # name -> imported module
 _default: dict[type, Backend] = {}  # type of an array -> the backend that serves it unforced
@@ -113,7 +112,7 @@ def _obstacle(name: str) -> str | None:
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed: pip install 'softgrad[{entry.extra}]'"
     try:
-        _loaded[name] = cast(Backend, importlib.import_module(entry.module))
+        _loaded[name] = cast("Backend", importlib.import_module(entry.module))
     except Exception as error:  # a broken installation can raise anything; it is reported, not swallowed
         return f"importing it failed: {type(error).__name__}: {error}"
     return None

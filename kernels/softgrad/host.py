@@ -1,4 +1,4 @@
-"""Arrays in host memory, for every backend that computes on the CPU: NumPy arrays, numbers, nested sequences of them."""
+"""Arrays in host memory, for every backend that computes on the CPU: NumPy arrays, numbers, nested sequences."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from softgrad.registry import unserved
 CHECKS_VALUES = True
 _SEQUENCES = (list, tuple)
 _NUMBERS = (np.generic, int, float)
+_BOUNDED_WORK: Any = 1000  # NumPy's annotation knows only its two named limits
 
 
 def is_host(array: Any) -> bool:
@@ -54,7 +55,7 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
     Decided exactly where that is cheap; arrays too intricate for a bounded search count as overlapping.
     """
     try:
-        if not np.shares_memory(a, b, max_work=1000):
+        if not np.shares_memory(a, b, max_work=_BOUNDED_WORK):
             return "none"
     except np.exceptions.TooHardError:
         return "partial"

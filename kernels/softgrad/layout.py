@@ -7,6 +7,7 @@ allow one; an input whose layout does not is copied once, an output is written t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -27,14 +28,16 @@ def rows(array: Array, axis: int, lead: int = 0) -> Array:
 
 
 def per_row(array: Array, axis: int, lead: int = 0) -> Array:
-    """One number per row: `array` has the logits' shape without the class axis; as (outer, inner) or (K, outer, inner)."""
+    """One number per row, of the logits' shape without the class axis, as (outer, inner) or (K, outer, inner)."""
     shape = array.shape
     at = lead + axis
     new = (prod(shape[lead:at]), prod(shape[at:]))
     return array.reshape((prod(shape[:lead]), *new) if lead else new)
 
 
-def write_rows(result: Array, axis: int, write: Callable[[Array], None], empty: Callable[..., Array], lead: int = 0) -> None:
+def write_rows(
+    result: Array, axis: int, write: Callable[[Array], None], empty: Callable[..., Array], lead: int = 0
+) -> None:
     """Let `write` fill `result` through its rows."""
     if _is_viewable(result, lead, lead + axis):
         write(rows(result, axis, lead))
@@ -48,9 +51,7 @@ def _is_viewable(array: Array, lead: int, at: int) -> bool:
     if array.ndim <= 2 and not lead:
         return True
     shape, strides = array.shape, array.strides
-    return all(
-        _merge(shape[group], strides[group]) for group in (slice(0, lead), slice(lead, at), slice(at + 1, None))
-    )
+    return all(_merge(shape[group], strides[group]) for group in (slice(0, lead), slice(lead, at), slice(at + 1, None)))
 
 
 def _merge(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -58,4 +59,4 @@ def _merge(shape: Sequence[int], strides: Sequence[int]) -> bool:
     if 0 in shape:
         return True
     long = [(n, stride) for n, stride in zip(shape, strides, strict=True) if n > 1]
-    return all(outer == n * inner for (_, outer), (n, inner) in zip(long, long[1:], strict=False))
+    return all(outer == n * inner for (_, outer), (n, inner) in pairwise(long))

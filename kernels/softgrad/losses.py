@@ -330,9 +330,7 @@ def _value_and_grad(
         loss = backend.empty(call.loss_shape, loss_dtype(z.dtype), z)
         loss_view = per_row(loss, call.axis) if reduction == "none" else loss
     if with_grad:
-        write_rows(
-            call.result, call.axis, lambda view: backend.cross_entropy(problem, loss_view, view), backend.empty
-        )
+        write_rows(call.result, call.axis, lambda view: backend.cross_entropy(problem, loss_view, view), backend.empty)
     else:
         backend.cross_entropy(problem, loss_view, None)
     grad = out

@@ -183,9 +183,7 @@ def log_softmax_vjp(
     return _product("log_softmax_vjp", "cotangent", cotangent, logits, "log_probs", log_probs, axis, out, check_probs)
 
 
-def softmax_jacobian(
-    *, logits: Any = None, probs: Any = None, axis: int = -1, check_probs: bool | None = None
-) -> Any:
+def softmax_jacobian(*, logits: Any = None, probs: Any = None, axis: int = -1, check_probs: bool | None = None) -> Any:
     """The full Jacobian, J_ij = ∂p_i/∂z_j = p_i ([i = j] − p_j), of every row.
 
     To learn from and to test against: it costs C² per row in time and memory, where a product costs C.

@@ -69,7 +69,7 @@ class Backend(Protocol):
     """Whether targets and probabilities are checked unless asked otherwise: yes where that needs no synchronisation."""
 
     def adopt(self, name: str, array: Any, /) -> Array:
-        """The backend's own array over the caller's memory; TypeError, naming the argument, for what it cannot serve."""
+        """The backend's own array over the caller's memory; TypeError, naming the argument, where it cannot serve it."""
 
     def release(self, array: Array, like: Any, /) -> Any:
         """A result as the kind of array that `like`, the caller's main input, is."""
@@ -78,7 +78,7 @@ class Backend(Protocol):
         """A new C-contiguous array on the device of `like`."""
 
     def unit_tangents(self, shape: tuple[int, int, int], like: Array, /) -> Array:
-        """The C unit vectors as tangents for rows of `shape` (outer, C, inner): (C, outer, C, inner), one C × C in memory."""
+        """The C unit vectors as tangents for rows of `shape` (outer, C, inner): (C, outer, C, inner) over one C × C."""
 
     def overlap(self, a: Array, b: Array, /) -> Literal["none", "same", "partial"]:
         """How the memory of two arrays overlaps: no element shared, the very same view, or anything else."""
@@ -119,7 +119,8 @@ class Backend(Protocol):
 
     def first_bad_row(self, probs: Array, tolerance: float, /, *, log: bool) -> int | None:
         """Flat position in (outer, inner) of the first row with a negative entry, or whose probabilities (exp, if
-        `log`) do not sum to 1 within `tolerance`; rows with a NaN pass."""
+        `log`) do not sum to 1 within `tolerance`; rows with a NaN pass.
+        """
 
 
 def loss_dtype(dtype: Any) -> Any:

@@ -27,7 +27,7 @@ BACKENDS = {
 
 
 def unserved(name: str, array: Any) -> str:
-    """The message for an argument that no backend serves on its device: nothing is converted behind the caller's back."""
+    """The message for an argument that no backend serves on its device: nothing is converted unasked."""
     kind = f"{type(array).__module__}.{type(array).__qualname__}"
     if isinstance(array, np.ma.MaskedArray):
         advice = f"`{name}.filled(-np.inf)`, which masks those classes"

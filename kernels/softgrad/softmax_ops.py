@@ -121,7 +121,7 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     lse = backend.empty(z.shape[:axis] + z.shape[axis + 1 :], loss_dtype(z.dtype), z)
     backend.logsumexp(rows(z, axis), per_row(lse, axis))
     if keepdims:
-        lse = lse.reshape(z.shape[:axis] + (1,) + z.shape[axis + 1 :])
+        lse = lse.reshape((*z.shape[:axis], 1, *z.shape[axis + 1 :]))
     return backend.release(lse[()], logits)
 
 

@@ -16,7 +16,7 @@ def first_bad_target(targets: Array, classes: int, ignore_index: int | None) -> 
     flat = targets.reshape(-1)
     for start in range(0, flat.size, TARGETS):
         part = flat[start : start + TARGETS]
-        _, ignored, bad = classify(part, classes, ignore_index)
+        _, _, bad = classify(part, classes, ignore_index)
         if bad.any():
             return start + int(bad.argmax())
     return None

@@ -151,7 +151,7 @@ class Rows:
 
     def losses(self) -> Array:
         """Σ_j W_j (m − z_j) + l ΣW + ζ lse², (n,)."""
-        f, l = self.f, self.f.l  # noqa: E741 — the derivation's symbol
+        f, l = self.f, self.f.l
         loss = np.zeros(len(l))
         if self.h is not None:
             gap = f.m - self.z[self.t, self.columns]
@@ -226,7 +226,7 @@ class Rows:
         g = times_ratio(f.e, self.scale * self._factor(), f.s, out=self.block.empty_like(f.e))
         if self.spread is not None:
             g -= self.scale * self.spread
-        if self.t is not None:
+        if f.e_t is not None and f.rest_t is not None:
             at_t = -times_ratio(f.rest_t, self.scale * self.h, f.s)
             if self.spread is not None or self.zeta:
                 at_t += times_ratio(f.e_t, self.scale * self._factor_but_h(), f.s)

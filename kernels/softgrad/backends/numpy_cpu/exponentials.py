@@ -21,9 +21,9 @@ The shift.  Rounding z − m before it reaches exp costs half an ulp of z − m:
 (~50 ulp), 2⁻⁴⁴ at −700 in float64.  So:
 
   * A row whose logits all lie within ±narrow needs no shift: c = 0, and nothing is rounded.
-  * Otherwise each logit is split into a multiple h of 2⁻¹⁶ (float64: 2⁻⁴²) and a rest r, and c = m − lift is made such a
-    multiple too: h − c is exact as far as exp(h − c) > 0, and exp(z − c) = exp(h − c) exp(r) with exp(r) = 1 + r, r is so
-    small.  Adding and subtracting a large number rounds to the grid.
+  * Otherwise each logit is split into a multiple h of 2⁻¹⁶ (float64: 2⁻⁴²) and a rest r, and c = m − lift is made
+    such a multiple too: h − c is exact as far as exp(h − c) > 0, and exp(z − c) = exp(h − c) exp(r) with
+    exp(r) = 1 + r, r is so small.  Adding and subtracting a large number rounds to the grid.
   * lift scales all exponentials up, so that terms whose probability is below the smallest normal number keep their
     digits in a sum; it cancels in every ratio.
   * Logits that were float32 or 16-bit (`exact`) need no split in float64: there z − c loses nothing that would show.
