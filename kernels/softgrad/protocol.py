@@ -69,7 +69,7 @@ class Backend(Protocol):
     """Whether targets and probabilities are checked unless asked otherwise: yes where that needs no synchronisation."""
 
     def adopt(self, name: str, array: Any, /) -> Array:
-        """The backend's own array over the caller's memory; TypeError, naming the argument, where it cannot serve it."""
+        """The backend's own array over the caller's memory; TypeError, naming the argument, where it cannot."""
 
     def release(self, array: Array, like: Any, /) -> Any:
         """A result as the kind of array that `like`, the caller's main input, is."""

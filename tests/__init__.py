@@ -1,0 +1,1 @@
+"""What softgrad promises, as tests: each file is named for a promise."""
