@@ -1,0 +1,80 @@
+"""The project's commands, run with nothing but Python ≥ 3.10 on the machine: `python3 ci <command>`.
+
+Each command sets up what it needs in `.venv` (quick, and offline, when nothing changed), runs it there, and exits with
+its status.  Further arguments go on to the program that the command runs.
+"""
+
+import argparse
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(
+        f"softgrad needs Python 3.10 or newer; this is {sys.version.split()[0]}. Try: python3.12 ci {sys.argv[-1]}"
+    )
+
+import environment
+
+# What runs where: the extras of pyproject.toml that a command needs.
+DEMO = ["cpu", "demo"]
+DEVELOP = ["dev"]
+BENCH = ["bench", "cpu"]
+
+
+def main(argv: list[str]) -> int:
+    """Run one command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python3 ci",
+        description="softgrad's commands. Each sets up .venv by itself.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {name:<9} {command.__doc__}" for name, command in COMMANDS.items()),
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="handed on to the program that the command runs")
+    given = parser.parse_args(argv)
+    return COMMANDS[given.command](given.arguments)
+
+
+def demo(arguments: list[str]) -> int:
+    """fit a model on real data with fused gradients, next to the full Jacobian; under two minutes"""
+    return environment.set_up(DEMO).run(["ci/demo", *arguments])
+
+
+def test(arguments: list[str]) -> int:
+    """run every test (pytest; arguments such as -k NAME or --slow go on to it)"""
+    python = environment.set_up(DEVELOP)
+    alone = {"-n", "--pdb", "-s", "--collect-only"} & set(arguments)
+    return python.run(["-m", "pytest", *([] if alone else ["-n", "auto"]), *arguments])
+
+
+def lint(arguments: list[str]) -> int:
+    """check style, formatting and types (ruff, mypy)"""
+    python = environment.set_up(DEVELOP)
+    checks = [["ruff", "check", *arguments], ["ruff", "format", "--check"], ["mypy"]]
+    return max([python.run(["-m", *check]) for check in checks])
+
+
+def bench(arguments: list[str]) -> int:
+    """measure speed and accuracy against the peers (--quick, --report, --compare, --help)"""
+    return environment.set_up(BENCH).run(["-m", "bench", *arguments])
+
+
+def gpu(arguments: list[str]) -> int:
+    """run the GPU's tests, then its benchmarks (--here: with this interpreter and its packages, installing nothing)"""
+    here = "--here" in arguments
+    rest = [argument for argument in arguments if argument != "--here"]
+    extras = environment.cuda_extras()
+    if extras is None and not here:
+        print("python3 ci gpu needs an NVIDIA GPU with its driver (nvidia-smi was not found, or lists none).")
+        return 2
+    python = environment.running() if here else environment.set_up([*DEVELOP, *BENCH, *(extras or [])])
+    tested = python.run(["-m", "pytest", "-m", "gpu", "tests"])
+    if tested != 0:
+        print("The GPU tests failed: benchmarks of wrong results would mean nothing, so none were run.")
+        return tested
+    return python.run(["-m", "bench", "--device", "gpu", *rest])
+
+
+COMMANDS = {command.__name__: command for command in (demo, test, lint, bench, gpu)}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
