@@ -23,7 +23,7 @@ def is_host(array: Any) -> bool:
     return type(array) in (np.ndarray, np.memmap) or isinstance(array, _SEQUENCES + _NUMBERS)
 
 
-def adopt(name: str, array: Any) -> NDArray[Any]:
+def adopt(name: str, array: Any, like: Any = None) -> NDArray[Any]:
     """`array`, the argument `name`, as np.ndarray, over the same memory where it has one."""
     if type(array) is np.ndarray:
         return array
@@ -40,8 +40,8 @@ def adopt(name: str, array: Any) -> NDArray[Any]:
 
 
 def release(array: NDArray[Any], like: Any) -> NDArray[Any]:
-    """A result for a caller who passed host arrays: it already is one."""
-    return array
+    """A result for a caller who passed host arrays: it already is one; a 0-d one becomes a scalar."""
+    return array if array.ndim else array[()]
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: NDArray[Any]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from softgrad import arguments
 from softgrad.layout import per_row, rows, write_rows
-from softgrad.protocol import Array, Backend, Loss, loss_dtype
+from softgrad.protocol import Array, Backend, Loss
 
 
 def cross_entropy(
@@ -232,13 +232,8 @@ def cross_entropy_jvp(
         logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
         tangent=tangent,
     )  # fmt: skip
-    result = call.backend.empty(call.tangent_axes + call.loss_shape, loss_dtype(call.z.dtype), call.z)
-    if reduction == "none":
-        view = per_row(result, call.axis, call.lead) if call.lead else per_row(result, call.axis)[None]
-    else:
-        view = result.reshape(-1)
-    call.backend.cross_entropy_jvp(call.problem, call.tangent_rows, view)
-    return call.backend.release(result[()], logits)
+    result = call.backend.cross_entropy_jvp(call.problem, call.tangent_rows)
+    return call.backend.release(result.reshape(call.tangent_axes + call.loss_shape), logits)
 
 
 def cross_entropy_hvp(
@@ -324,19 +319,21 @@ def _value_and_grad(
         logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
         grad_output=grad_output, out=out, with_result=with_grad,
     )  # fmt: skip
-    backend, z, problem = call.backend, call.z, call.problem
-    loss = loss_view = None
-    if with_loss:
-        loss = backend.empty(call.loss_shape, loss_dtype(z.dtype), z)
-        loss_view = per_row(loss, call.axis) if reduction == "none" else loss
+    backend, problem = call.backend, call.problem
+    loss = None
+
+    def write(view: Array | None) -> None:
+        nonlocal loss
+        loss = backend.cross_entropy(problem, view, with_loss=with_loss)
+
     if with_grad:
-        write_rows(call.result, call.axis, lambda view: backend.cross_entropy(problem, loss_view, view), backend.empty)
+        write_rows(call.result, call.axis, write, backend.empty)
     else:
-        backend.cross_entropy(problem, loss_view, None)
+        write(None)
     grad = out
     if with_grad and out is None:
         grad = backend.release(call.result, logits)
-    return None if loss is None else backend.release(loss[()], logits), grad
+    return None if loss is None else backend.release(loss.reshape(call.loss_shape), logits), grad
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ def _product(
         run(u, z, view if lead else view[None], is_logits=is_logits)
 
     write_rows(result, axis, write, backend.empty, lead)
-    return backend.release(result[()], given) if out is None else out
+    return backend.release(result, given) if out is None else out
 
 
 def _point(logits: Any, other_name: str, other: Any) -> tuple[str, Any, bool]:

@@ -9,26 +9,34 @@ a primitive contains mathematics and memory traffic, no policy.
     their out         (K, outer, C, inner)    dtype of z
     targets           (outer, inner) integers, any integer dtype; or (outer, C, inner) probabilities, any real dtype
     weight            (C,)                    any real dtype, or None
-    loss              (outer, inner)          with reduction "none"; else () : float64, or float32 for all other z
+    loss, lse         (outer, inner)          or () for a reduced loss: float64, or float32 for all other z
+    its derivative    (K, outer, inner)       or (K,), dtype of the loss
 
-An output may be the very same view as one input, and shares no element with any other.  Results are rounded once,
-to the dtype of the array they are written to.  The same row gives the same bits wherever it stands: classes are
-added in an order fixed by C and by whether their axis is contiguous, reduced losses in a tree fixed by the number
-of rows.
+A real dtype is one of the four, or any integer dtype, in the machine's byte order: longer ones arrive as float64.
+
+A result as large as the logits is written to an array that is handed in: it may be the caller's, so it may be the
+very same view as one input, and shares no element with any other.  One with a number per row or fewer is returned,
+new, so that a device backend may put it and its scratch memory into one allocation.  Results are rounded once.  The
+same row gives the same bits wherever it stands: classes are added in an order fixed by C and by whether their axis is
+contiguous, reduced losses in a tree fixed by the number of rows.
+
+Of an adopted array the code above uses `shape`, `strides` (bytes), `dtype`, `itemsize`, `ndim`, `size`, `flags`,
+`reshape` (a view where the strides allow one, else a copy), `astype`, and where it must `transpose`, `tolist` and
+`array[...] = other`; of its `flags` only `c_contiguous` and, if there is one, `writeable`.
+
+A module that cannot serve on this machine raises ImportError with the reason when it is imported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 Array = Any
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(NamedTuple):
     """A cross-entropy: every argument of `cross_entropy`, checked and laid out in rows.
 
     With W_j the row's target mass (after smoothing and weight), lse = log Σ exp z and z softcapped if `softcap`:
@@ -53,7 +61,7 @@ class Loss:
     z_loss: float = 0.0
     softcap: float | None = None
     reduction: str = "mean"
-    grad_output: Array | float = 1.0  # a float or (outer, inner); on a device a 0-d array too
+    grad_output: Array | float = 1.0  # a float, or (outer, inner) of any real dtype; on a device a 0-d array too
 
     @property
     def dense(self) -> bool:
@@ -68,11 +76,15 @@ class Backend(Protocol):
     CHECKS_VALUES: bool
     """Whether targets and probabilities are checked unless asked otherwise: yes where that needs no synchronisation."""
 
-    def adopt(self, name: str, array: Any, /) -> Array:
-        """The backend's own array over the caller's memory; TypeError, naming the argument, where it cannot."""
+    def adopt(self, name: str, array: Any, like: Array | None = None, /) -> Array:
+        """The backend's own array over the caller's memory, on the device of `like`, the main input (None for itself).
+
+        TypeError, naming the argument, where that cannot be: `registry.unserved` words it.  The argument `out` must be
+        memory that a caller may see change.
+        """
 
     def release(self, array: Array, like: Any, /) -> Any:
-        """A result as the kind of array that `like`, the caller's main input, is."""
+        """A result as the kind of array that `like`, the caller's main input, is; a 0-d one as a reduction gives it."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Array, /) -> Array:
         """A new C-contiguous array on the device of `like`."""
@@ -90,8 +102,8 @@ class Backend(Protocol):
     def log_softmax(self, z: Array, out: Array, /) -> None:
         """log p."""
 
-    def logsumexp(self, z: Array, out: Array, /) -> None:
-        """log Σ exp(z), into `out` (outer, inner); −inf where C is 0."""
+    def logsumexp(self, z: Array, /) -> Array:
+        """log Σ exp(z), (outer, inner); −inf where C is 0."""
 
     # --- products: `point` is logits (is_logits) or the softmax (its logarithm, for the log_ pair) ------------------
     def softmax_product(self, v: Array, point: Array, out: Array, /, *, is_logits: bool) -> None:
@@ -104,10 +116,10 @@ class Backend(Protocol):
         """v − p Σ v."""
 
     # --- cross-entropy -----------------------------------------------------------------------------------------------
-    def cross_entropy(self, problem: Loss, loss: Array | None, grad: Array | None, /) -> None:
-        """The loss and d(loss · grad_output)/dz, each where an array is given, in one pass."""
+    def cross_entropy(self, problem: Loss, grad: Array | None, /, *, with_loss: bool) -> Array | None:
+        """The loss, if asked for, and d(loss · grad_output)/dz, if `grad` is given, in one pass."""
 
-    def cross_entropy_jvp(self, problem: Loss, v: Array, out: Array, /) -> None:
+    def cross_entropy_jvp(self, problem: Loss, v: Array, /) -> Array:
         """The loss's derivative along each tangent: (K, outer, inner), or (K,) when reduced."""
 
     def cross_entropy_hvp(self, problem: Loss, v: Array, out: Array, /) -> None:
@@ -123,6 +135,9 @@ class Backend(Protocol):
         """
 
 
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+
+
 def loss_dtype(dtype: Any) -> Any:
     """The dtype of losses and logsumexp: float64 for float64 logits, else float32."""
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from softgrad import arguments
-from softgrad.layout import per_row, rows, write_rows
-from softgrad.protocol import loss_dtype
+from softgrad.layout import rows, write_rows
 
 
 def softmax(logits: Any, *, axis: int = -1, out: Any = None) -> Any:
@@ -118,11 +117,9 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     """
     backend, z = arguments.main_input("logits", logits)
     axis = arguments.class_axis(axis, z, "logits")
-    lse = backend.empty(z.shape[:axis] + z.shape[axis + 1 :], loss_dtype(z.dtype), z)
-    backend.logsumexp(rows(z, axis), per_row(lse, axis))
-    if keepdims:
-        lse = lse.reshape((*z.shape[:axis], 1, *z.shape[axis + 1 :]))
-    return backend.release(lse[()], logits)
+    kept = (1,) if keepdims else ()
+    lse = backend.logsumexp(rows(z, axis))
+    return backend.release(lse.reshape(z.shape[:axis] + kept + z.shape[axis + 1 :]), logits)
 
 
 def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:

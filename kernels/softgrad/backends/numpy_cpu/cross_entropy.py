@@ -16,14 +16,15 @@ from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest
 from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked
 from softgrad.backends.numpy_cpu.softcap import Softcap
 from softgrad.backends.numpy_cpu.sums import Total, sum_classes
-from softgrad.protocol import Loss
+from softgrad.protocol import Loss, loss_dtype
 
 
-def cross_entropy(problem: Loss, loss: Array | None, grad: Array | None) -> None:
-    """The loss and its gradient, each where an array is given."""
+def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
+    """The loss, if asked for, and its gradient, if an array is given."""
     divisor = Divisor(problem)
     total = Total()
     reduced = problem.reduction != "none"
+    loss = _new_loss(problem) if with_loss else None
     with np.errstate(all="ignore"):
         for block in blocks(problem.z):
             rows = Rows(problem, block, divisor)
@@ -37,10 +38,12 @@ def cross_entropy(problem: Loss, loss: Array | None, grad: Array | None) -> None
                 block.store(grad, rows.grad())
         if loss is not None and reduced:
             loss[...] = divisor.divide(total, when_nothing_counts=np.nan)
+    return loss
 
 
-def cross_entropy_jvp(problem: Loss, v: Array, out: Array) -> None:
+def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
     """The loss's derivative along each tangent."""
+    out = _new_loss(problem, (len(v),))
     divisor = Divisor(problem)
     totals = [Total() for _ in v]
     reduced = problem.reduction != "none"
@@ -55,6 +58,7 @@ def cross_entropy_jvp(problem: Loss, v: Array, out: Array) -> None:
                     block.store_per_row(result, values)
         if reduced:
             out[...] = [divisor.divide(total, when_nothing_counts=0.0) for total in totals]
+    return out
 
 
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
@@ -65,6 +69,12 @@ def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
             rows = Rows(problem, block, divisor)
             for tangent, result in zip(v, out, strict=True):
                 block.store(result, rows.hvp(block.load(tangent)))
+
+
+def _new_loss(problem: Loss, lead: tuple[int, ...] = ()) -> Array:
+    outer, _, inner = problem.z.shape
+    shape = (outer, inner) if problem.reduction == "none" else ()
+    return np.empty(lead + shape, loss_dtype(problem.z.dtype))
 
 
 class Divisor:

@@ -9,6 +9,7 @@ import numpy as np
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
 from softgrad.backends.numpy_cpu.exponentials import Shift, exponentials, largest
 from softgrad.backends.numpy_cpu.sums import largest_and_others
+from softgrad.protocol import loss_dtype
 
 
 def softmax(z: Array, out: Array) -> None:
@@ -21,15 +22,17 @@ def log_softmax(z: Array, out: Array) -> None:
     _each_block(z, out, _log_softmax)
 
 
-def logsumexp(z: Array, out: Array) -> None:
-    """log Σ exp(z), into `out` (outer, inner)."""
-    if z.shape[1] == 0:
-        out[...] = -np.inf
-        return
+def logsumexp(z: Array) -> Array:
+    """log Σ exp(z), (outer, inner)."""
+    outer, classes, inner = z.shape
+    out = np.full((outer, inner), -np.inf, loss_dtype(z.dtype))
+    if classes == 0:
+        return out
     with np.errstate(all="ignore"):
         for block in blocks(z):
             f = exponentials(block, block.load(z), exact=z.dtype != np.float64)
             block.store_per_row(out, np.where(np.isinf(f.m), f.m, f.lse))
+    return out
 
 
 # (block, (C, n) logits, memory for the result where there is any) -> result; float32 for 16-bit logits
