@@ -1,4 +1,4 @@
-"""What the caller passed, judged: every user-facing error about an argument is worded here.
+"""What the caller passed, judged: every user-facing error about an argument is worded here or in `registry`.
 
 The order is the same everywhere: library and dtype first, then axis, shapes, options, `out`, and the values of
 targets and probabilities last.  Nothing is written before everything has been judged.
@@ -21,11 +21,7 @@ REDUCTIONS = ("none", "sum", "mean")
 
 _FLOATS = frozenset(np.dtype(t) for t in (np.float64, np.float32, np.float16))
 _FOUR = "float64, float32, float16 or bfloat16"
-
-
-def is_16_bit(dtype: Any) -> bool:
-    """float16 or bfloat16."""
-    return bool(dtype.itemsize == 2)
+_LONGEST = 8  # bytes of the longest real dtype that backends take
 
 
 # --- library and dtype ------------------------------------------------------------------------------------------------
@@ -38,51 +34,73 @@ def main_input(name: str, array: Any) -> tuple[Backend, Array]:
     dtype = native.dtype
     if dtype in _FLOATS or dtype.name == "bfloat16":
         return backend, native
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" or (native.size == 0 and isinstance(array, list | tuple)):
         return backend, native.astype(np.float64)
     raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected {_FOUR} (integers become float64)")
 
 
-def real_input(backend: Backend, name: str, array: Any) -> Array:
+def real_input(backend: Backend, name: str, array: Any, like: Array) -> Array:
     """A second array of the call (tangent, weight, …): any floating or integer dtype."""
-    native = backend.adopt(name, array)
+    native = backend.adopt(name, array, like)
     dtype = native.dtype
-    if (dtype.kind in "fiu" and dtype.isnative) or dtype.name == "bfloat16":
+    if dtype.kind in "fiu":
+        return _plain(native)
+    if dtype.name == "bfloat16":
         return native
     raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected a floating or integer dtype")
 
 
 def target_input(backend: Backend, targets: Any, logits: Array) -> Array:
     """Class indices (one axis fewer than the logits) or probabilities (as many)."""
-    native = backend.adopt("targets", targets)
+    native = backend.adopt("targets", targets, logits)
     dtype = native.dtype
+    if dtype.kind in "iu":
+        return _plain(native)
     if native.size == 0 and isinstance(targets, list | tuple):
-        native = native.astype(np.int64)  # an empty list says nothing of its dtype
-    elif dtype.kind in "iu" and dtype.isnative:
-        pass
-    elif native.ndim != logits.ndim:
+        return native.astype(np.int64)  # an empty list says nothing of its dtype
+    if native.ndim != logits.ndim:
         raise TypeError(
             f"`targets` of shape {native.shape} has dtype {_spell(dtype)}; class indices must have an integer dtype "
-            f"(probabilities would have the logits' shape {logits.shape})"
+            f"(probabilities would have the shape of `logits`, {logits.shape})"
         )
-    elif not (dtype.kind == "f" and dtype.isnative) and dtype.name != "bfloat16":
-        raise TypeError(
-            f"`targets` has dtype {_spell(dtype)}; probabilities must have a floating or integer dtype, "
-            "class indices an integer one"
-        )
-    return native
+    if dtype.kind == "f":
+        return _plain(native)
+    if dtype.name == "bfloat16":
+        return native
+    raise TypeError(
+        f"`targets` has dtype {_spell(dtype)}; expected a floating or integer dtype for probabilities, "
+        "an integer one for class indices"
+    )
 
 
-def out_input(backend: Backend, out: Any, dtype: Any, main: str) -> Array | None:
-    """`out` as the backend's array; its shape and memory are judged later by `result_array`."""
+def scale_input(backend: Backend, grad_output: Any, like: Array) -> Array | float:
+    """`grad_output`: a number, None for 1, or a real array."""
+    if grad_output is None:
+        return 1.0
+    if isinstance(grad_output, int | float | np.integer | np.floating) and not isinstance(grad_output, bool):
+        return _as_float(grad_output)
+    native = real_input(backend, "grad_output", grad_output, like)
+    return float(native) if native.ndim == 0 and isinstance(native, np.ndarray) else native
+
+
+def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array | None:
+    """`out` as the backend's array; its shape and memory are judged later, by `out_memory`."""
     if out is None:
         return None
-    if not hasattr(out, "dtype") or not hasattr(out, "strides"):
-        raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {_spell(dtype)} to write to")
-    native = backend.adopt("out", out)
-    if native.dtype != dtype:
-        raise TypeError(f"`out` has dtype {_spell(native.dtype)}; expected {_spell(dtype)}, the dtype of `{main}`")
+    if isinstance(out, list | tuple) or not hasattr(out, "dtype"):
+        raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {main.dtype} to write to")
+    native = backend.adopt("out", out, main)
+    if native.dtype != main.dtype:
+        raise TypeError(f"`out` has dtype {_spell(native.dtype)}; expected {main.dtype}, the dtype of `{main_name}`")
     return native
+
+
+def _plain(native: Array) -> Array:
+    """In the machine's byte order and no longer than 64 bits: what backends take."""
+    dtype = native.dtype
+    if dtype.itemsize > _LONGEST:
+        return native.astype(np.float64)
+    return native if dtype.isnative else native.astype(dtype.newbyteorder("="))
 
 
 def _spell(dtype: Any) -> str:
@@ -115,11 +133,12 @@ def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
 
 def target_shape(targets: Array, logits: Array, axis: int) -> None:
     """Judge the shape of targets against the logits'."""
-    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
-    if targets.shape not in (expected, logits.shape):
+    shape = logits.shape
+    indices = shape[:axis] + shape[axis + 1 :]
+    if targets.shape != indices and targets.shape != shape:
         raise ValueError(
-            f"`targets` has shape {targets.shape}; for `logits` of shape {logits.shape} and axis {axis} expected "
-            f"{expected} (class indices) or {logits.shape} (probabilities)"
+            f"`targets` has shape {targets.shape}; for `logits` of shape {shape} and axis {axis} expected "
+            f"{indices} (class indices) or {shape} (probabilities)"
         )
 
 
@@ -129,13 +148,13 @@ def weight_shape(weight: Array, classes: int) -> None:
         raise ValueError(f"`weight` has shape {weight.shape}; expected ({classes},), one weight per class")
 
 
-def grad_output_rows(grad_output: Array, reduction: str, loss_shape: tuple[int, ...], axis: int) -> Array | float:
+def scale_rows(grad_output: Array | float, reduction: str, rows_shape: tuple[int, ...], axis: int) -> Array | float:
     """`grad_output` as a number, or one number per row."""
-    if grad_output.ndim == 0:
-        return float(grad_output) if isinstance(grad_output, np.ndarray) else grad_output
-    if reduction == "none" and grad_output.shape == loss_shape:
+    if isinstance(grad_output, float) or grad_output.ndim == 0:
+        return grad_output
+    if reduction == "none" and grad_output.shape == rows_shape:
         return per_row(grad_output, axis)
-    allowed = f"a scalar or {loss_shape}, the loss's shape" if reduction == "none" else "a scalar"
+    allowed = f"a scalar or {rows_shape}, the shape of the loss" if reduction == "none" else "a scalar"
     raise ValueError(f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected {allowed}")
 
 
@@ -155,7 +174,9 @@ def reduction_option(reduction: Any) -> str:
 
 def ignore_index_option(ignore_index: Any) -> int | None:
     """An integer, or None to ignore nothing."""
-    return None if ignore_index is None else _integer("ignore_index", ignore_index)
+    if ignore_index is None or type(ignore_index) is int:
+        return ignore_index
+    return _integer("ignore_index", ignore_index, ", or None to ignore nothing")
 
 
 def label_smoothing_option(label_smoothing: Any) -> float:
@@ -184,70 +205,87 @@ def softcap_option(softcap: Any) -> float | None:
     raise ValueError(f"`softcap` is {softcap!r}; expected a finite number > 0, or None for no cap")
 
 
-def check_option(name: str, check: Any) -> bool | None:
-    """None (the backend's habit), True or False."""
-    if check is None or isinstance(check, bool | np.bool_):
-        return None if check is None else bool(check)
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError(f"`{name}` is {value!r}; expected True or False")
+
+
+def check_option(name: str, check: Any, default: bool) -> bool:
+    """True or False, or None for the backend's habit."""
+    if check is None:
+        return default
+    if isinstance(check, bool | np.bool_):
+        return bool(check)
     raise TypeError(f"`{name}` is {check!r}; expected None, True or False")
 
 
-def _integer(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, alternative: str = "") -> int:
     if not isinstance(value, bool | np.bool_):
         try:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"`{name}` is {value!r}; expected an integer") from None
+    raise TypeError(f"`{name}` is {value!r}; expected an integer{alternative}")
 
 
 def _number(name: str, value: Any) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value)
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu":
         return float(value)
     raise TypeError(f"`{name}` is {value!r}; expected a number")
 
 
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        return math.inf if value > 0 else -math.inf
+
+
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def result_array(
-    backend: Backend,
-    out: Array | None,
-    shape: tuple[int, ...],
-    main: Array,
-    twins: dict[str, Array],
-    others: dict[str, Array | None],
-) -> Array:
-    """`out`, judged, or a new array of the dtype and device of `main`.
+def out_memory(
+    backend: Backend, out: Array, shape: tuple[int, ...], twins: dict[str, Array], others: dict[str, Any]
+) -> None:
+    """Judge the shape and memory of `out`.
 
-    `twins` are the inputs of the result's shape, whose very memory `out` may be; it shares none with `others`.
+    `twins` are the inputs of the result's shape, any of whose very views `out` may be; it shares no memory with
+    `others`, of which only the arrays count.
     """
-    if out is None:
-        return backend.empty(shape, main.dtype, main)
     if out.shape != shape:
         raise ValueError(f"`out` has shape {out.shape}; expected {shape}")
-    if not getattr(out.flags, "writeable", True):
-        raise ValueError("`out` is read-only; pass an array that can be written to")
-    if not out.flags.c_contiguous and _overlaps_itself(out):
-        raise ValueError(f"`out` has elements that share memory with each other (strides {out.strides})")
+    flags = out.flags
+    if not getattr(flags, "writeable", True):
+        raise ValueError("`out` is read-only; expected an array that can be written to")
+    if not flags.c_contiguous and _overlaps_itself(out):
+        raise ValueError(
+            f"`out` has elements that share memory with each other (strides {out.strides}); expected each its own"
+        )
     for name, array in twins.items():
         if backend.overlap(out, array) == "partial":
             raise ValueError(
-                f"`out` overlaps `{name}`; it must be the very same view (memory, shape, strides) or share nothing"
+                f"`out` overlaps `{name}`; expected the very same view (memory, shape, strides, dtype), "
+                "or memory that shares nothing with it"
             )
     for name, array in others.items():
-        if array is not None and backend.overlap(out, array) != "none":
-            raise ValueError(f"`out` shares memory with `{name}`, which it must not")
-    return out
+        if hasattr(array, "dtype") and backend.overlap(out, array) != "none":
+            raise ValueError(f"`out` shares memory with `{name}`; expected memory that shares nothing with it")
 
 
 def _overlaps_itself(array: Array) -> bool:
     """False only when no two elements share memory: each stride steps over all the smaller ones cover."""
+    if array.size == 0:
+        return False
     covered = array.itemsize
     for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < covered:
-            return array.size > 0
+            return True
         covered += stride * (n - 1)
     return False
 
@@ -255,7 +293,7 @@ def _overlaps_itself(array: Array) -> bool:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def judge_targets(backend: Backend, targets: Array, classes: int, ignore_index: int | None, axis: int) -> None:
+def target_values(backend: Backend, targets: Array, classes: int, ignore_index: int | None, axis: int) -> None:
     """ValueError with the position and value of the first class index out of range."""
     bad = backend.first_bad_target(per_row(targets, axis), classes, ignore_index)
     if bad is not None:
@@ -265,11 +303,11 @@ def judge_targets(backend: Backend, targets: Array, classes: int, ignore_index: 
         raise ValueError(f"`targets` out of range: {where} is {int(targets[at])}; expected [0, {classes}){ignored}")
 
 
-def judge_probs(backend: Backend, name: str, probs: Array, axis: int) -> None:
+def probs_values(backend: Backend, name: str, probs: Array, axis: int) -> None:
     """ValueError that asks whether logits were meant where a row is no probability distribution."""
     classes = probs.shape[axis]
     log = name == "log_probs"
-    tolerance = 1e-2 + classes * 2.0**-25 if is_16_bit(probs.dtype) else 1e-3
+    tolerance = 1e-2 + classes * 2.0**-25 if probs.dtype.itemsize == 2 else 1e-3
     view = rows(probs, axis)
     bad = None if classes == 0 else backend.first_bad_row(view, tolerance, log=log)
     if bad is None:

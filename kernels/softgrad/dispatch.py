@@ -24,6 +24,7 @@ from softgrad.registry import BACKENDS, unserved
 _forced: ContextVar[str | None] = ContextVar("softgrad_backend", default=None)
 _loaded: dict[str, Backend] = {}  # name -> imported module
 _default: dict[type, Backend] = {}  # type of an array -> the backend that serves it unforced
+_DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 _environment: str | None = None  # SOFTGRAD_BACKEND as the first call found it; "" when unset
 
 
@@ -79,21 +80,43 @@ def use_backend(name: str) -> Iterator[None]:
 def backend_for(name: str, array: Any) -> Backend:
     """The backend that serves `array`, the argument `name`; TypeError if there is none."""
     forced = _forced.get()
-    if forced is None:
-        backend = _default.get(type(array))
-        if backend is not None:
-            return backend
-        forced = _from_environment()
+    if forced is not None:
+        return _load(forced, "use_backend")
+    backend = _default.get(type(array))
+    if backend is not None:
+        return backend
+    forced = _from_environment()
     if forced:
-        return _load(forced, "SOFTGRAD_BACKEND" if _forced.get() is None else "use_backend")
-    if not is_host(array):
-        raise TypeError(unserved(name, array))
-    for candidate, entry in BACKENDS.items():
-        if entry.host and _obstacle(candidate) is None:
-            backend = _load(candidate, "softgrad")
-            _default[type(array)] = backend
-            return backend
-    raise AssertionError("the numpy backend is always there")
+        return _load(forced, "SOFTGRAD_BACKEND")
+    backend = _default[type(array)] = _first_that_serves(name, array)
+    return backend
+
+
+def _first_that_serves(name: str, array: Any) -> Backend:
+    """The preferred backend of the array's device.
+
+    The answer is kept for every array of the type; one on another device is for the backend to refuse.
+    """
+    device = "cpu" if is_host(array) else "cuda" if _is_on_cuda(array) else None
+    library = type(array).__module__.partition(".")[0]
+    candidates = [candidate for candidate, entry in BACKENDS.items() if entry.device == device]
+    candidates.sort(key=lambda candidate: BACKENDS[candidate].home != library)
+    reasons = []
+    for candidate in candidates:
+        reason = _obstacle(candidate)
+        if reason is None:
+            return _loaded[candidate]
+        reasons.append(f"the backend {candidate!r} is not available here: {reason}")
+    raise TypeError(unserved(name, array, reasons=reasons))
+
+
+def _is_on_cuda(array: Any) -> bool:
+    try:
+        if hasattr(array, "__dlpack_device__"):
+            return int(array.__dlpack_device__()[0]) in _DLPACK_CUDA
+        return hasattr(array, "__cuda_array_interface__")
+    except Exception:  # tracers and the like have no device; they are refused like any other object
+        return False
 
 
 def _from_environment() -> str:
@@ -113,13 +136,18 @@ def _obstacle(name: str) -> str | None:
             return f"{package} is not installed: pip install 'softgrad[{entry.extra}]'"
     try:
         _loaded[name] = cast("Backend", importlib.import_module(entry.module))
+    except ImportError as error:
+        return str(error)
     except Exception as error:  # a broken installation can raise anything; it is reported, not swallowed
         return f"importing it failed: {type(error).__name__}: {error}"
     return None
 
 
 def _load(name: str, asked_by: str) -> Backend:
-    if name not in BACKENDS:
+    backend = _loaded.get(name) if isinstance(name, str) else None
+    if backend is not None:
+        return backend
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"{asked_by}: unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
     reason = _obstacle(name)
     if reason is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from softgrad.registry import unserved
 
 CHECKS_VALUES = True
-_SEQUENCES = (list, tuple)
+_SEQUENCES = (list, tuple, range)
 _NUMBERS = (np.generic, int, float)
 _BOUNDED_WORK: Any = 1000  # NumPy's annotation knows only its two named limits
 
@@ -28,15 +28,29 @@ def adopt(name: str, array: Any, like: Any = None) -> NDArray[Any]:
     if type(array) is np.ndarray:
         return array
     if not is_host(array):
-        raise TypeError(unserved(name, array))
+        raise TypeError(unserved(name, array, like))
     if type(array) is np.memmap:
         return array.view(np.ndarray)
+    if isinstance(array, _SEQUENCES):
+        _judge_elements(name, array)
     try:
         adopted = np.asarray(array)
     except ValueError as error:
         raise ValueError(f"`{name}` is a ragged nested sequence: {error}") from None
     # Sequences become float64 (or stay integers) whatever NumPy scalars they hold, as the contract of lists is.
     return adopted.astype(np.float64) if adopted.dtype.kind == "f" else adopted
+
+
+def _judge_elements(name: str, sequence: Any) -> None:
+    """TypeError for an array of another library in a nested sequence, which np.asarray would convert unasked."""
+    for i, element in enumerate(sequence):
+        kind = type(element)
+        if kind is float or kind is int:
+            continue
+        if isinstance(element, _SEQUENCES):
+            _judge_elements(f"{name}[{i}]", element)
+        elif not is_host(element) and any(hasattr(element, speaks) for speaks in ("__array__", "__dlpack__")):
+            raise TypeError(unserved(f"{name}[{i}]", element))
 
 
 def release(array: NDArray[Any], like: Any) -> NDArray[Any]:
@@ -54,6 +68,8 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
 
     Decided exactly where that is cheap; arrays too intricate for a bounded search count as overlapping.
     """
+    if a is b:
+        return "same"
     try:
         if not np.shares_memory(a, b, max_work=_BOUNDED_WORK):
             return "none"

@@ -6,49 +6,53 @@ allow one; an input whose layout does not is copied once, an output is written t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
 
-Array = Any
+from softgrad.protocol import Array, Backend
 
 
-def rows(array: Array, axis: int, lead: int = 0) -> Array:
-    """`array` as (outer, C, inner), or (K, outer, C, inner) where `lead` axes of tangents come before.
+def rows(array: Array, axis: int) -> Array:
+    """`array` as (outer, C, inner); `axis` is non-negative."""
+    shape = array.shape
+    return array.reshape(prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
 
-    `axis` is non-negative and counts after the leading axes.
-    """
-    if array.ndim == 2 and axis == 1 and not lead:
-        return array[:, :, None]
+
+def tangent_rows(array: Array, axis: int, lead: int) -> Array:
+    """Tangents as (K, outer, C, inner): `lead` axes come before those that `axis` counts, K = 1 if none does."""
     shape = array.shape
     at = lead + axis
-    new = (prod(shape[lead:at]), shape[at], prod(shape[at + 1 :]))
-    return array.reshape((prod(shape[:lead]), *new) if lead else new)
+    return array.reshape(prod(shape[:lead]), prod(shape[lead:at]), shape[at], prod(shape[at + 1 :]))
 
 
-def per_row(array: Array, axis: int, lead: int = 0) -> Array:
-    """One number per row, of the logits' shape without the class axis, as (outer, inner) or (K, outer, inner)."""
+def per_row(array: Array, axis: int) -> Array:
+    """One number per row, of the logits' shape without the class axis, as (outer, inner)."""
     shape = array.shape
-    at = lead + axis
-    new = (prod(shape[lead:at]), prod(shape[at:]))
-    return array.reshape((prod(shape[:lead]), *new) if lead else new)
+    return array.reshape(prod(shape[:axis]), prod(shape[axis:]))
 
 
-def write_rows(
-    result: Array, axis: int, write: Callable[[Array], None], empty: Callable[..., Array], lead: int = 0
-) -> None:
-    """Let `write` fill `result` through its rows."""
-    if _is_viewable(result, lead, lead + axis):
-        write(rows(result, axis, lead))
-        return
-    stand_in = empty(result.shape, result.dtype, result)
-    write(rows(stand_in, axis, lead))
-    result[...] = stand_in
+def writable(
+    backend: Backend, out: Array | None, shape: tuple[int, ...], like: Array, axis: int, lead: int = 0
+) -> Array:
+    """`out` where it can be seen as rows, else a new array of its shape: what the primitive writes to."""
+    if out is not None and _is_viewable(out, lead, lead + axis):
+        return out
+    return backend.empty(shape, like.dtype, like)
+
+
+def deliver(backend: Backend, written: Array, out: Array | None, given_out: Any, main: Any) -> Any:
+    """What was written, as the caller wants it: in `out` as given, or as the kind of array that `main` is."""
+    if out is None:
+        return backend.release(written, main)
+    if written is not out:
+        out[...] = written
+    return given_out
 
 
 def _is_viewable(array: Array, lead: int, at: int) -> bool:
-    if array.ndim <= 2 and not lead:
+    if array.flags.c_contiguous or (array.ndim <= 2 and not lead):
         return True
     shape, strides = array.shape, array.strides
     return all(_merge(shape[group], strides[group]) for group in (slice(0, lead), slice(lead, at), slice(at + 1, None)))

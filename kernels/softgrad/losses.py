@@ -1,16 +1,13 @@
 """Softmax + cross-entropy, its gradient A − T, directional derivative and Hessian product: the public functions.
 
-Every function takes the same loss options, gathered once in `_problem`.
+Every function takes the same loss options; `loss_call` judges them and makes the call.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from softgrad import arguments
-from softgrad.layout import per_row, rows, write_rows
-from softgrad.protocol import Array, Backend, Loss
+from softgrad.loss_call import LossCall, LossOptions
 
 
 def cross_entropy(
@@ -82,10 +79,8 @@ def cross_entropy(
     >>> round(float(softgrad.cross_entropy([[1.75, 1.75]], [1])), 6)
     0.693147
     """
-    return _value_and_grad(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        None, None, with_grad=False,
-    )[0]  # fmt: skip
+    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    return LossCall(logits, targets, options).loss()
 
 
 def cross_entropy_grad(
@@ -136,10 +131,8 @@ def cross_entropy_grad(
     >>> softgrad.cross_entropy_grad([[0.0, 40.0]], [1])  # p − 1 would be 0
     array([[ 4.24835426e-18, -4.24835426e-18]])
     """
-    return _value_and_grad(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        grad_output, out, with_loss=False,
-    )[1]  # fmt: skip
+    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    return LossCall(logits, targets, options, grad_output=grad_output, out=out).grad()
 
 
 def cross_entropy_value_and_grad(
@@ -183,10 +176,8 @@ def cross_entropy_value_and_grad(
     >>> grad
     array([[ 0.5, -0.5]])
     """
-    return _value_and_grad(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        grad_output, out,
-    )  # fmt: skip
+    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    return LossCall(logits, targets, options, grad_output=grad_output, out=out).loss_and_grad()
 
 
 def cross_entropy_jvp(
@@ -228,12 +219,8 @@ def cross_entropy_jvp(
     >>> float(softgrad.cross_entropy_jvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1]))
     0.5
     """
-    call = _judge(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        tangent=tangent,
-    )  # fmt: skip
-    result = call.backend.cross_entropy_jvp(call.problem, call.tangent_rows)
-    return call.backend.release(result.reshape(call.tangent_axes + call.loss_shape), logits)
+    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    return LossCall(logits, targets, options, tangent=tangent).jvp()
 
 
 def cross_entropy_hvp(
@@ -285,145 +272,5 @@ def cross_entropy_hvp(
     >>> softgrad.cross_entropy_hvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1])
     array([[ 0.25, -0.25]])
     """
-    call = _judge(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        tangent=tangent, grad_output=grad_output, out=out,
-    )  # fmt: skip
-    result = call.result
-
-    def write(view: Array) -> None:
-        call.backend.cross_entropy_hvp(call.problem, call.tangent_rows, view if call.lead else view[None])
-
-    write_rows(result, call.axis, write, call.backend.empty, call.lead)
-    return call.backend.release(result, logits) if out is None else out
-
-
-def _value_and_grad(
-    logits: Any,
-    targets: Any,
-    axis: int,
-    weight: Any,
-    ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    reduction: str,
-    check_targets: bool | None,
-    grad_output: Any,
-    out: Any,
-    *,
-    with_loss: bool = True,
-    with_grad: bool = True,
-) -> tuple[Any, Any]:
-    call = _judge(
-        logits, targets, axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets,
-        grad_output=grad_output, out=out, with_result=with_grad,
-    )  # fmt: skip
-    backend, problem = call.backend, call.problem
-    loss = None
-
-    def write(view: Array | None) -> None:
-        nonlocal loss
-        loss = backend.cross_entropy(problem, view, with_loss=with_loss)
-
-    if with_grad:
-        write_rows(call.result, call.axis, write, backend.empty)
-    else:
-        write(None)
-    grad = out
-    if with_grad and out is None:
-        grad = backend.release(call.result, logits)
-    return None if loss is None else backend.release(loss.reshape(call.loss_shape), logits), grad
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A judged call: the backend, and every array the way the primitives take it."""
-
-    backend: Backend
-    problem: Loss
-    z: Array
-    axis: int
-    loss_shape: tuple[int, ...]
-    lead: int  # leading axes of the tangent
-    tangent_axes: tuple[int, ...]
-    tangent_rows: Array
-    result: Array
-
-
-def _judge(
-    logits: Any,
-    targets: Any,
-    axis: int,
-    weight: Any,
-    ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    reduction: str,
-    check_targets: bool | None,
-    *,
-    tangent: Any = None,
-    grad_output: Any = None,
-    out: Any = None,
-    with_result: bool = True,
-) -> _Call:
-    # Library and dtype.
-    backend, z = arguments.main_input("logits", logits)
-    t = arguments.target_input(backend, targets, z)
-    w = None if weight is None else arguments.real_input(backend, "weight", weight)
-    v = None if tangent is None else arguments.real_input(backend, "tangent", tangent)
-    g = None if grad_output is None else arguments.real_input(backend, "grad_output", grad_output)
-    result = arguments.out_input(backend, out, z.dtype, "logits")
-    # Axis and shapes.
-    axis = arguments.class_axis(axis, z, "logits")
-    arguments.target_shape(t, z, axis)
-    classes = z.shape[axis]
-    if w is not None:
-        arguments.weight_shape(w, classes)
-    lead = 0 if v is None else arguments.leading_axes("tangent", v, z, "logits")
-    # Options.
-    reduction = arguments.reduction_option(reduction)
-    ignore_index = arguments.ignore_index_option(ignore_index)
-    label_smoothing = arguments.label_smoothing_option(label_smoothing)
-    z_loss = arguments.z_loss_option(z_loss)
-    softcap = arguments.softcap_option(softcap)
-    check = arguments.check_option("check_targets", check_targets)
-    row_shape = z.shape[:axis] + z.shape[axis + 1 :]
-    scale = 1.0 if g is None else arguments.grad_output_rows(g, reduction, row_shape, axis)
-    # The result's memory.
-    dense = t.ndim == z.ndim
-    if with_result:
-        twins: dict[str, Array] = {"logits": z, "targets": t} if dense else {"logits": z}
-        others: dict[str, Array | None] = {"weight": w, "grad_output": g}
-        if not dense:
-            others["targets"] = t
-        if v is not None:
-            twins, others = ({"tangent": v}, others | twins) if lead else ({"tangent": v} | twins, others)
-        shape = z.shape if v is None else v.shape
-        result = arguments.result_array(backend, result, shape, z, twins, others)
-    # Values.
-    if not dense and (backend.CHECKS_VALUES if check is None else check):
-        arguments.judge_targets(backend, t, classes, ignore_index, axis)
-    problem = Loss(
-        z=rows(z, axis),
-        targets=rows(t, axis) if dense else per_row(t, axis),
-        weight=w,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        softcap=softcap,
-        reduction=reduction,
-        grad_output=scale,
-    )
-    return _Call(
-        backend=backend,
-        problem=problem,
-        z=z,
-        axis=axis,
-        loss_shape=row_shape if reduction == "none" else (),
-        lead=lead,
-        tangent_axes=() if v is None else v.shape[:lead],
-        tangent_rows=None if v is None else (rows(v, axis, lead) if lead else rows(v, axis)[None]),
-        result=result,
-    )
+    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    return LossCall(logits, targets, options, tangent=tangent, grad_output=grad_output, out=out).hvp()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from softgrad import arguments
-from softgrad.layout import rows, write_rows
-from softgrad.protocol import Array, Backend
+from softgrad.layout import deliver, rows, tangent_rows, writable
+from softgrad.protocol import Backend
 
 
 def softmax_jvp(
@@ -63,7 +63,7 @@ def softmax_jvp(
     >>> softgrad.softmax_jvp([0.0, -2.0], logits=[1.75, 1.75])  # the chain rule: dE/dA · J = A − T
     array([ 0.5, -0.5])
     """
-    return _product("softmax", "tangent", tangent, logits, "probs", probs, axis, out, check_probs)
+    return _product("softmax_product", "tangent", tangent, logits, "probs", probs, axis, out, check_probs)
 
 
 def softmax_vjp(
@@ -102,7 +102,7 @@ def softmax_vjp(
     >>> softgrad.softmax_vjp([0.0, -2.0], probs=[0.5, 0.5])
     array([ 0.5, -0.5])
     """
-    return _product("softmax", "cotangent", cotangent, logits, "probs", probs, axis, out, check_probs)
+    return _product("softmax_product", "cotangent", cotangent, logits, "probs", probs, axis, out, check_probs)
 
 
 def log_softmax_jvp(
@@ -214,21 +214,19 @@ def softmax_jacobian(*, logits: Any = None, probs: Any = None, axis: int = -1, c
     array([[ 0.25, -0.25],
            [-0.25,  0.25]])
     """
-    name, given, is_logits = _point(logits, "probs", probs)
-    check = arguments.check_option("check_probs", check_probs)
+    name, given = _point(logits, "probs", probs)
     backend, point = arguments.main_input(name, given)
     axis = arguments.class_axis(axis, point, name)
-    if not is_logits:
-        _judge_point(backend, name, point, axis, check)
-    classes = point.shape[axis]
+    if _check(backend, name, check_probs):
+        arguments.probs_values(backend, name, point, axis)
     view = rows(point, axis)
-    outer, _, inner = view.shape
+    outer, classes, inner = view.shape
     # Column j of J is the product with the j-th unit vector: K = C tangents, the same for every row.
     units = backend.unit_tangents((outer, classes, inner), point)
     jacobian = backend.empty((outer, inner, classes, classes), point.dtype, point)
     # J is symmetric, so its rows may be written as its columns: contiguous.
     columns = jacobian.transpose(2, 0, 3, 1)
-    backend.softmax_product(units, view, columns, is_logits=is_logits)
+    backend.softmax_product(units, view, columns, is_logits=name == "logits")
     shape = point.shape[:axis] + point.shape[axis + 1 :] + (classes, classes)
     return backend.release(jacobian.reshape(shape), given)
 
@@ -244,41 +242,35 @@ def _product(
     out: Any,
     check_probs: bool | None,
 ) -> Any:
-    name, given, is_logits = _point(logits, point_name, point)
-    backend, at = arguments.main_input(name, given)
-    v = arguments.real_input(backend, tangent_name, tangent)
-    result = arguments.out_input(backend, out, at.dtype, name)
-    axis = arguments.class_axis(axis, at, name)
-    lead = arguments.leading_axes(tangent_name, v, at, name)
-    check = arguments.check_option("check_probs", check_probs)
-    twins, others = {tangent_name: v}, {name: at}
-    if not lead:
-        twins, others = twins | others, {}
-    result = arguments.result_array(backend, result, v.shape, at, twins, others)
-    if not is_logits:
-        _judge_point(backend, name, at, axis, check)
-    # Without leading axes the one product is K = 1.
-    z, u = rows(at, axis), rows(v, axis, lead) if lead else rows(v, axis)[None]
-    run = getattr(backend, "softmax_product" if primitive == "softmax" else primitive)
-
-    def write(view: Array) -> None:
-        run(u, z, view if lead else view[None], is_logits=is_logits)
-
-    write_rows(result, axis, write, backend.empty, lead)
-    return backend.release(result, given) if out is None else out
+    name, given = _point(logits, point_name, point)
+    backend, z = arguments.main_input(name, given)
+    v = arguments.real_input(backend, tangent_name, tangent, z)
+    native_out = arguments.out_input(backend, out, z, name)
+    axis = arguments.class_axis(axis, z, name)
+    lead = arguments.leading_axes(tangent_name, v, z, name)
+    check = _check(backend, name, check_probs)
+    if native_out is not None:
+        twins, others = ({tangent_name: v}, {name: z}) if lead else ({tangent_name: v, name: z}, {})
+        arguments.out_memory(backend, native_out, v.shape, twins, others)
+    if check:
+        arguments.probs_values(backend, name, z, axis)
+    result = writable(backend, native_out, v.shape, z, axis, lead)
+    run = getattr(backend, primitive)
+    run(tangent_rows(v, axis, lead), rows(z, axis), tangent_rows(result, axis, lead), is_logits=name == "logits")
+    return deliver(backend, result, native_out, out, given)
 
 
-def _point(logits: Any, other_name: str, other: Any) -> tuple[str, Any, bool]:
-    """Name and array of the point given, and whether it is logits."""
+def _point(logits: Any, other_name: str, other: Any) -> tuple[str, Any]:
+    """Name and array of the point that was given."""
     if (logits is None) == (other is None):
         fault = "neither was given" if logits is None else "both were given"
         meaning = "softmax(logits), A" if other_name == "probs" else "log_softmax(logits)"
         raise TypeError(
             f"the point is exactly one of `logits` (Z) and `{other_name}` ({meaning}), passed by keyword; {fault}"
         )
-    return ("logits", logits, True) if other is None else (other_name, other, False)
+    return ("logits", logits) if other is None else (other_name, other)
 
 
-def _judge_point(backend: Backend, name: str, probs: Array, axis: int, check: bool | None) -> None:
-    if backend.CHECKS_VALUES if check is None else check:
-        arguments.judge_probs(backend, name, probs, axis)
+def _check(backend: Backend, name: str, check_probs: Any) -> bool:
+    """Whether the values of the point are judged: logits have nothing to be judged."""
+    return arguments.check_option("check_probs", check_probs, backend.CHECKS_VALUES) and name != "logits"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,34 +14,55 @@ class Entry:
     """One row of the table of backends."""
 
     module: str
-    serves: str  # the arrays, in words, for error messages
-    needs: tuple[str, ...]  # packages that must be importable; the first is named in the advice
-    extra: str  # pip install softgrad[extra]
-    host: bool  # takes NumPy arrays, numbers and sequences
+    device: Literal["cpu", "cuda"]  # where the arrays it takes are
+    serves: str  # those arrays, in words, for error messages
+    home: str = ""  # the package whose arrays prefer it to the other backends of its device
+    needs: tuple[str, ...] = ()  # packages that must be importable
+    extra: str = ""  # pip install softgrad[extra]
 
 
 # In order of preference for the arrays they share.
 BACKENDS = {
-    "numba": Entry("softgrad.backends.numba_cpu", "NumPy arrays", ("numba",), "cpu", host=True),
-    "numpy": Entry("softgrad.backends.numpy_cpu", "NumPy arrays", (), "", host=True),
+    "numba": Entry("softgrad.backends.numba_cpu", "cpu", "NumPy arrays", needs=("numba",), extra="cpu"),
+    "numpy": Entry("softgrad.backends.numpy_cpu", "cpu", "NumPy arrays"),
 }
 
 
-def unserved(name: str, array: Any) -> str:
-    """The message for an argument that no backend serves on its device: nothing is converted unasked."""
-    kind = f"{type(array).__module__}.{type(array).__qualname__}"
-    if isinstance(array, np.ma.MaskedArray):
-        advice = f"`{name}.filled(-np.inf)`, which masks those classes"
-    elif hasattr(array, "detach"):
-        advice = f"`{name}.detach().cpu().numpy()`"
-    elif hasattr(array, "to_numpy"):
-        advice = f"`{name}.to_numpy()`"
-    elif hasattr(array, "__cuda_array_interface__"):
-        advice = f"`cupy.asnumpy({name})`, a copy on the CPU"
+def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = ()) -> str:
+    """The message for an argument that is not served where it is: nothing is converted unasked.
+
+    `like` is the main input if it is another argument, which has been accepted; `reasons` say why backends that
+    could have served the array are not available.
+    """
+    if like is None or isinstance(like, np.ndarray):
+        served = sorted({entry.serves for entry in BACKENDS.values()})
+        wanted = f"softgrad serves {', '.join(served)}, numbers and (nested) sequences of them"
+        if like is not None:
+            wanted = "every array of a call must be of the main input's library and device, which is NumPy"
+        conversion = _to_numpy(name, array)
     else:
-        advice = f"`np.asarray({name})`"
-    served = sorted({entry.serves for entry in BACKENDS.values()})
-    return (
-        f"`{name}` is a {kind}; softgrad serves {', '.join(served)}, numbers and (nested) sequences of them here, "
-        f"and converts nothing unasked. Convert it yourself: {advice}"
-    )
+        library = type(like).__module__.partition(".")[0]
+        wanted = f"every array of a call must be of the library and device of the main input, a {_kind(like)}"
+        conversion = f"`{library}.asarray({name})`"
+    unavailable = "".join(f" ({reason})" for reason in reasons)
+    advice = f", and converts nothing unasked. Convert it yourself: {conversion}" if conversion else ""
+    return f"`{name}` is a {_kind(array)}; {wanted}{unavailable}{advice}"
+
+
+def _kind(array: Any) -> str:
+    return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+
+
+def _to_numpy(name: str, array: Any) -> str:
+    """The expression that makes a NumPy array of it, if there is one."""
+    if isinstance(array, np.ma.MaskedArray):
+        return f"`{name}.filled(-np.inf)`, which masks those classes" if name == "logits" else f"`{name}.filled(...)`"
+    if hasattr(array, "detach"):
+        return f"`{name}.detach().cpu().numpy()`"
+    if hasattr(array, "to_numpy"):
+        return f"`{name}.to_numpy()`"
+    if hasattr(type(array), "__cuda_array_interface__"):
+        return f"`cupy.asnumpy({name})`, a copy on the CPU"
+    if any(hasattr(array, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
+        return f"`np.asarray({name})`"
+    return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from softgrad import arguments
-from softgrad.layout import rows, write_rows
+from softgrad.layout import deliver, rows, writable
 
 
 def softmax(logits: Any, *, axis: int = -1, out: Any = None) -> Any:
@@ -107,7 +107,7 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     Raises
     ------
     TypeError, numpy.exceptions.AxisError
-        As `softmax`.
+        As `softmax`; TypeError also for a `keepdims` that is not True or False.
 
     Examples
     --------
@@ -117,16 +117,17 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     """
     backend, z = arguments.main_input("logits", logits)
     axis = arguments.class_axis(axis, z, "logits")
-    kept = (1,) if keepdims else ()
+    kept = (1,) if arguments.flag("keepdims", keepdims) else ()
     lse = backend.logsumexp(rows(z, axis))
     return backend.release(lse.reshape(z.shape[:axis] + kept + z.shape[axis + 1 :]), logits)
 
 
 def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:
     backend, z = arguments.main_input("logits", logits)
-    result = arguments.out_input(backend, out, z.dtype, "logits")
+    native_out = arguments.out_input(backend, out, z, "logits")
     axis = arguments.class_axis(axis, z, "logits")
-    result = arguments.result_array(backend, result, z.shape, z, {"logits": z}, {})
-    run = getattr(backend, primitive)
-    write_rows(result, axis, lambda view: run(rows(z, axis), view), backend.empty)
-    return backend.release(result, logits) if out is None else out
+    if native_out is not None:
+        arguments.out_memory(backend, native_out, z.shape, {"logits": z}, {})
+    result = writable(backend, native_out, z.shape, z, axis)
+    getattr(backend, primitive)(rows(z, axis), rows(result, axis))
+    return deliver(backend, result, native_out, out, logits)
