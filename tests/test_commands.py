@@ -1,0 +1,91 @@
+"""`python3 ci`: what sets up `.venv`, and when it leaves it alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "ci"))
+import environment  # noqa: E402
+
+
+@pytest.fixture
+def installs(tmp_path, monkeypatch):
+    """A project of its own, and what was installed into its `.venv` by each call of pip."""
+    installs = []
+
+    def make():
+        (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".venv/bin/python").touch()
+        (tmp_path / ".venv/Scripts").mkdir(exist_ok=True)
+        (tmp_path / ".venv/Scripts/python.exe").touch()
+
+    (tmp_path / "pyproject.toml").write_text("one")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "STAMP", tmp_path / ".venv/softgrad.json")
+    monkeypatch.setattr(environment, "_make", make)
+    monkeypatch.setattr(environment, "_install", lambda python, extras: installs.append(extras))
+    return installs
+
+
+def test_the_second_set_up_installs_nothing(installs):
+    environment.set_up(["dev"])
+    environment.set_up(["dev"])
+    assert installs == [["dev"]]
+
+
+def test_extras_add_up(installs):
+    environment.set_up(["cpu", "demo"])
+    environment.set_up(["dev"])
+    environment.set_up(["demo"])
+    assert installs == [["cpu", "demo"], ["cpu", "demo", "dev"]]
+
+
+def test_changed_requirements_are_installed(installs, tmp_path):
+    environment.set_up(["dev"])
+    (tmp_path / "pyproject.toml").write_text("two")
+    environment.set_up(["dev"])
+    assert installs == [["dev"], ["dev"]]
+
+
+def test_another_python_starts_afresh(installs, monkeypatch):
+    environment.set_up(["demo"])
+    monkeypatch.setattr(environment.sys, "version", "4.0")
+    environment.set_up(["dev"])
+    assert installs == [["demo"], ["dev"]]
+
+
+def test_a_failed_installation_is_tried_again(installs, monkeypatch):
+    def fail(python, extras):
+        sys.exit("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "_install", fail)
+        with pytest.raises(SystemExit, match="no network"):
+            environment.set_up(["dev"])
+    environment.set_up(["dev"])
+    assert installs == [["dev"]]
+
+
+def test_the_exit_status_is_the_command_s():
+    assert environment.running().run(["-c", "raise SystemExit(3)"]) == 3
+
+
+def test_the_working_tree_is_importable_without_installing():
+    code = "import pathlib, softgrad, sys; sys.exit(pathlib.Path(softgrad.__file__).parts[-3] != 'kernels')"
+    assert environment.running().run(["-c", code]) == 0
+
+
+def test_help_names_every_command():
+    said = subprocess.run([sys.executable, "ci", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("demo", "test", "lint", "bench", "gpu"):
+        assert f"\n  {command} " in said
+
+
+def test_an_unknown_command_is_an_error():
+    done = subprocess.run([sys.executable, "ci", "dmeo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "dmeo" in done.stderr
