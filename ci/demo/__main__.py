@@ -25,6 +25,8 @@ def main() -> int:
     """Run the chapters behind one progress bar, then show tables and a picture."""
     argparse.ArgumentParser(prog="python3 ci demo", description=__doc__.splitlines()[0]).parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)  # piped or logged: no terminal whose width could be asked for
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=fit.STEPS + jacobian.STEPS + batch.STEPS)

@@ -130,13 +130,13 @@ def run(step: Callable[[str], None]) -> Fits:
     """Fit by L-BFGS with fused gradients and with the full Jacobian's, by Newton, and by scikit-learn."""
     problem = Problem()
     step("fitting: L-BFGS, fused gradient")
-    fits = [_minimize(problem, "L-BFGS, softgrad's fused gradient", problem.value_and_grad, method="L-BFGS-B")]
+    fits = [_minimize(problem, "L-BFGS, fused gradient", problem.value_and_grad, method="L-BFGS-B")]
     step("fitting: Newton, Hessian products")
     newton = {"method": "trust-ncg", "hessp": problem.hessian_product}
-    fits.append(_minimize(problem, "Newton, softgrad's Hessian products", problem.value_and_grad, **newton))
+    fits.append(_minimize(problem, "Newton, Hessian products", problem.value_and_grad, **newton))
     step("fitting: L-BFGS, full Jacobian")
     by_jacobian = {"args": (False,), "method": "L-BFGS-B"}
-    fits.append(_minimize(problem, "L-BFGS, full Jacobian (B, C, C)", problem.value_and_grad, **by_jacobian))
+    fits.append(_minimize(problem, "L-BFGS, full Jacobian", problem.value_and_grad, **by_jacobian))
     step("fitting: scikit-learn")
     reference = _scikit_learn(problem)
     step("timing one gradient")
@@ -173,7 +173,7 @@ def _scikit_learn(problem: Problem) -> Fit:
     seconds = time.perf_counter() - started
     parameters = problem.standard(np.concatenate([model.coef_.T.ravel(), model.intercept_]))
     objective, _ = problem.value_and_grad(parameters)
-    return Fit("scikit-learn's LogisticRegression", parameters, objective, int(model.n_iter_.max()), seconds, ())
+    return Fit("scikit-learn", parameters, objective, int(model.n_iter_.max()), seconds, ())
 
 
 def _median_seconds(call: Callable[[], Any], times: int = 9) -> float:

@@ -14,8 +14,8 @@ from rich.table import Table
 import softgrad
 from softgrad import naive
 
-ROWS = 64
-CLASSES = (2, 8, 32, 128, 512, 1024, 2048)
+ROWS = 32
+CLASSES = (2, 8, 32, 128, 512, 1024)
 STEPS = len(CLASSES)
 
 
@@ -72,7 +72,7 @@ def table(costs: list[Cost]) -> Table:
             str(cost.classes),
             f"{1e3 * slow:.2f} ms",
             f"{1e3 * fast:.2f} ms",
-            f"{slow / fast:.0f}",
+            f"{slow / fast:.1f}",
             f"{cost.peak[0] / 2**20:.2f} MiB",
             f"{cost.peak[1] / 2**20:.2f} MiB",
             f"{cost.difference:.0e}",
