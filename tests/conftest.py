@@ -10,7 +10,7 @@ import softgrad
 from softgrad.registry import BACKENDS
 from tests.cases import DTYPES
 
-CPU_BACKENDS = [name for name, entry in BACKENDS.items() if entry.host]
+CPU_BACKENDS = [name for name, entry in BACKENDS.items() if entry.device == "cpu"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_gpu() -> bool:
-    gpu = (name for name, entry in BACKENDS.items() if not entry.host)
+    gpu = (name for name, entry in BACKENDS.items() if entry.device == "cuda")
     available = softgrad.available_backends()
     return any(available[name] == "available" for name in gpu)
 
