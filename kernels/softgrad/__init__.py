@@ -4,6 +4,7 @@ The front door: names only.  `softmax_ops`, `products` and `losses` hold the pub
 textbooks write them, with the full Jacobian.
 """
 
+from softgrad import naive
 from softgrad.dispatch import available_backends, use_backend
 from softgrad.losses import (
     cross_entropy,
@@ -34,6 +35,7 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "naive",
     "softmax",
     "softmax_jacobian",
     "softmax_jvp",
