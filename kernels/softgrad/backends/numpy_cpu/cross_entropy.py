@@ -21,6 +21,8 @@ from softgrad.protocol import Loss, loss_dtype
 
 def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
     """The loss, if asked for, and its gradient, if an array is given."""
+    if problem.z.shape[1] == 0:
+        return _without_classes(problem, of_a_row=np.inf if problem.z_loss else 0.0) if with_loss else None
     divisor = Divisor(problem)
     total = Total()
     reduced = problem.reduction != "none"
@@ -43,6 +45,9 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
 
 def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
     """The loss's derivative along each tangent."""
+    if problem.z.shape[1] == 0:
+        slope = _without_classes(problem, of_a_row=0.0, when_nothing_counts=0.0)
+        return np.broadcast_to(slope, (len(v), *slope.shape)).copy()
     out = _new_loss(problem, (len(v),))
     divisor = Divisor(problem)
     totals = [Total() for _ in v]
@@ -63,6 +68,8 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
 
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     """Hessian · v."""
+    if problem.z.shape[1] == 0:
+        return
     divisor = Divisor(problem)
     with np.errstate(all="ignore"):
         for block in blocks(problem.z):
@@ -75,6 +82,23 @@ def _new_loss(problem: Loss, lead: tuple[int, ...] = ()) -> Array:
     outer, _, inner = problem.z.shape
     shape = (outer, inner) if problem.reduction == "none" else ()
     return np.empty(lead + shape, loss_dtype(problem.z.dtype))
+
+
+def _without_classes(problem: Loss, of_a_row: float, when_nothing_counts: float = np.nan) -> Array:
+    """The loss, or its derivative, where C is 0: sums over nothing are 0, lse = −inf."""
+    outer, _, inner = problem.z.shape
+    values = np.full((outer, inner), of_a_row)
+    if not problem.dense:
+        _, ignored, bad = classify(problem.targets, 0, problem.ignore_index)
+        values[ignored], values[bad] = 0.0, np.nan
+    loss = _new_loss(problem)
+    if problem.reduction == "none":
+        loss[...] = values
+    elif problem.reduction == "mean" and Divisor(problem).by == 0.0:
+        loss[...] = when_nothing_counts
+    else:
+        loss[...] = of_a_row if problem.reduction == "mean" else values.sum()
+    return loss
 
 
 class Divisor:
