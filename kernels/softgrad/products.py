@@ -224,8 +224,7 @@ def softmax_jacobian(*, logits: Any = None, probs: Any = None, axis: int = -1, c
     # Column j of J is the product with the j-th unit vector: K = C tangents, the same for every row.
     units = backend.unit_tangents((outer, classes, inner), point)
     jacobian = backend.empty((outer, inner, classes, classes), point.dtype, point)
-    # J is symmetric, so its rows may be written as its columns: contiguous.
-    columns = jacobian.transpose(2, 0, 3, 1)
+    columns = jacobian.transpose(3, 0, 2, 1)
     backend.softmax_product(units, view, columns, is_logits=name == "logits")
     shape = point.shape[:axis] + point.shape[axis + 1 :] + (classes, classes)
     return backend.release(jacobian.reshape(shape), given)

@@ -12,11 +12,16 @@ import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
 from softgrad.backends.numpy_cpu.checks import TARGETS, classify
-from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, times_ratio
-from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked
+from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, times
+from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked, unit_of
 from softgrad.backends.numpy_cpu.softcap import Softcap
 from softgrad.backends.numpy_cpu.sums import Total, sum_classes
 from softgrad.protocol import Loss, loss_dtype
+
+# 2 ζ lse may leave float64's range, of which the probabilities it multiplies then bring it back.
+DOWN = 2.0**-64
+# log1p(x) = x to the last digit, long before x is below the smallest normal number.
+TINY = 1e-200
 
 
 def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
@@ -149,9 +154,10 @@ class Rows:
         self.zeta = divisor.zeta
         self.cap = None if problem.softcap is None else Softcap(problem.softcap, z)
         self.z = z if self.cap is None else self.cap.logits
+        z_rest = None if self.cap is None else self.cap.rest
         self._masses(problem, classes, n)
         self.dead |= divisor.by == 0.0
-        self.f = exponentials(block, self.z, exact=problem.z.dtype != np.float64, t=self.t)
+        self.f = exponentials(block, self.z, exact=problem.z.dtype != np.float64, t=self.t, rest=z_rest)
         self.lse = self.f.lse
         scale = problem.grad_output
         if not isinstance(scale, float):
@@ -191,7 +197,9 @@ class Rows:
             gap = f.m - self.z[self.t, self.columns]
             # 0 · ∞ = 0: a masked target without mass.
             gap[(self.h == 0.0) & (gap == np.inf)] = 0.0
-            loss += self.h * (gap + l)
+            # A sure row's l = rest / e may be below the smallest normal number though h l is not.
+            sure = (gap == 0.0) & (l < TINY)
+            loss += np.where(sure, times(f.rest_k, self.h, over=f.e_k), self.h * (gap + l))
         if self.spread is not None:
             # Halved, because m − z may overflow though its product with a mass does not.
             gaps = 0.5 * f.m - 0.5 * self.z
@@ -199,73 +207,91 @@ class Rows:
             gaps *= self.spread
             loss += 2.0 * sum_classes(self.block, gaps) + self.spread_sum * l
         if self.zeta:
-            loss += self.zeta * np.square(self.lse)
+            loss += self.zeta * self.lse * self.lse
         return self._settle(loss)
 
     def grad(self) -> Array:
         """Scaled d loss / d logits, (C, n)."""
         g = self._grad_of_capped()
-        if self.cap is not None:
-            g *= self.cap.slope
-        return self._settle(g)
+        return self._settle(g if self.cap is None else self.cap.times_slope(g))
 
     def jvp(self, v: Array) -> Array:
-        """Derivative of the loss along v, (n,): ΣW Σ p u − Σ W u, u = v − v[t] (v[k] for probabilities) + ζ's part."""
+        """Derivative of the loss along v, (n,): ΣW Σ p u − Σ W u + 2 ζ lse Σ p v, with u = v − v[t], or v − v[k]."""
         f = self.f
-        if self.cap is not None:
-            v *= self.cap.slope
-        u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, f.s, masked_classes(self.z))
-        total = self.spread_sum if self.h is None else self.h + self.spread_sum
-        slope = total * u.mean
+        v = v if self.cap is None else self.cap.times_slope(v)
+        masked = masked_classes(self.z)
+        # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
+        idle = masked if masked is None or self.spread is None else masked & (self.spread == 0.0)
+        u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, idle)
+        slope = times(u.moment, self._total(), u.unit, over=f.s)
         if self.spread is not None:
-            slope -= sum_classes(self.block, self.spread * u.x)
+            slope -= times(sum_classes(self.block, self.spread * u.x), u.unit)
         if self.zeta:
-            slope += 2.0 * self.zeta * self.lse * (u.v_ref / u.unit + u.mean)
-        return self._settle(slope * u.unit)
+            slope += times(self.lse, 2.0 * self.zeta, *self._mean(v, masked))
+        return self._settle(slope)
 
     def hvp(self, v: Array) -> Array:
         """Scaled Hessian · v, (C, n): p (F (u − Σ p u) + 2 ζ Σ p v), through the cap where there is one."""
         f = self.f
-        moved = v if self.cap is None else v * self.cap.slope
+        moved = v if self.cap is None else self.cap.times_slope(v)
         masked = masked_classes(self.z)
-        u = centred(self.block, moved, self._k(), f.e, f.s, masked)
-        u.x -= u.mean
-        u.x *= self._factor()
+        k = self._k()
+        at_k = k, self.columns
+        u = centred(self.block, moved, k, f.e, masked)
+        F = self._factor(self._total())
+        scales = self.scale, u.unit, 1.0 / DOWN
+        u.x -= u.moment / f.s
+        u.x *= F
+        # At k, where u = 0, the mean alone is left.
+        y_k = times(-u.moment * (f.e[at_k] / f.s), F, *scales, over=f.s)
         if self.zeta:
-            u.x += 2.0 * self.zeta * (u.v_ref / u.unit + u.mean)
+            mean, unit = self._mean(moved, masked)
+            shared = times(mean, 2.0 * self.zeta * DOWN, unit, over=u.unit)
+            u.x += shared
+            y_k += times(f.e[at_k], shared, *scales, over=f.s)
         u.x *= f.e
-        y = times_ratio(u.x, self.scale * u.unit, f.s, out=u.x)
+        y = times(u.x, *scales, over=f.s, out=u.x)
+        y[at_k] = y_k
         if masked is not None:
             settle_masked(y, masked, f.s)
         if self.cap is not None:
-            y *= self.cap.slope
-            y += self._grad_of_capped() * self.cap.curvature * v
+            y = self.cap.times_slope(y) + self.cap.times_curvature(self._grad_of_capped() * v)
+            if masked is not None:
+                settle_masked(y, masked, f.s)
         return self._settle(y)
 
     def _k(self) -> Array:
         return first_largest(self.block, self.z)
 
-    def _factor(self) -> Array:
-        """F = h + ΣD + 2 ζ lse."""
-        rest = self._factor_but_h()
-        return rest if self.h is None else self.h + rest
+    def _mean(self, v: Array, masked: Array | None) -> tuple[Array, Array]:
+        """Σ p v of (C, n) tangents as mean · unit."""
+        if masked is not None:
+            v = np.where(masked, 0.0, v)
+        unit = unit_of(v)
+        return sum_classes(self.block, self.f.e * (v / unit)) / self.f.s, unit
 
-    def _factor_but_h(self) -> Array:
-        rest = np.broadcast_to(self.spread_sum, self.lse.shape)
-        return rest + 2.0 * self.zeta * self.lse if self.zeta else rest
+    def _total(self) -> Array:
+        """ΣW, (n,)."""
+        return np.broadcast_to(self.spread_sum if self.h is None else self.h + self.spread_sum, self.lse.shape)
+
+    def _factor(self, total: Array) -> Array:
+        """(`total` + 2 ζ lse) · DOWN."""
+        return total * DOWN + (2.0 * self.zeta * DOWN) * self.lse if self.zeta else total * DOWN
 
     def _grad_of_capped(self) -> Array:
         """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled."""
         f = self.f
-        g = times_ratio(f.e, self.scale * self._factor(), f.s, out=self.block.empty_like(f.e))
+        F = self._factor(self._total())
+        g = times(f.e, self.scale, F, 1.0 / DOWN, over=f.s, out=self.block.empty_like(f.e))
         if self.spread is not None:
             g -= self.scale * self.spread
-        if f.e_t is not None and f.rest_t is not None:
-            at_t = -times_ratio(f.rest_t, self.scale * self.h, f.s)
+        if self.h is not None and f.e_t is not None and f.rest_t is not None:
+            at_t = -times(f.rest_t, self.scale, self.h, over=f.s)
             if self.spread is not None or self.zeta:
-                at_t += times_ratio(f.e_t, self.scale * self._factor_but_h(), f.s)
+                others = np.broadcast_to(self.spread_sum, self.lse.shape)
+                at_t += times(f.e_t, self.scale, self._factor(others), 1.0 / DOWN, over=f.s)
             if self.spread is not None:
-                at_t -= self.scale * (self.spread[self.t, 0])
+                at_t -= self.scale * self.spread[self.t, 0]
             g[self.t, self.columns] = at_t
         return g
 

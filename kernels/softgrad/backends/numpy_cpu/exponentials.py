@@ -69,8 +69,14 @@ class Shift:
             self.to_grid = is_wide * to_grid
             self.c = (m - lift + to_grid - to_grid) * is_wide
 
-    def exp(self, block: Block, z: Array) -> Array:
-        """exp(z − c), (C, n): a new array."""
+    def exp(self, block: Block, z: Array, rest: Array | None = None) -> Array:
+        """exp(z + rest − c), (C, n), `rest` far below 1: a new array."""
+        e = self._exp(block, z)
+        if rest is not None:
+            e += e * rest
+        return e
+
+    def _exp(self, block: Block, z: Array) -> Array:
         e = block.empty_like(z)
         if not self.needed:
             return np.exp(z, out=e)
@@ -112,10 +118,12 @@ class Exponentials:
         return self.m + self.l
 
 
-def exponentials(block: Block, z: Array, *, exact: bool, t: Array | None = None) -> Exponentials:
-    """Of the (C, n) float64 logits z and targets t (n,); `exact`: they were float32 or 16-bit before."""
+def exponentials(
+    block: Block, z: Array, *, exact: bool, t: Array | None = None, rest: Array | None = None
+) -> Exponentials:
+    """Of the (C, n) float64 logits z + rest and targets t (n,); `exact`: they were float32 or 16-bit before."""
     m, k = largest(block, z)
-    e = Shift(z, m, exact=exact).exp(block, z)
+    e = Shift(z, m, exact=exact).exp(block, z, rest)
     if t is None:
         e_k, rest_k = largest_and_others(block, e, k)
         return Exponentials(e, m, e_k, rest_k, rest_k + e_k, None, None, np.log1p(rest_k / e_k))
@@ -154,12 +162,18 @@ def first_largest(block: Block, z: Array) -> Array:
     return k
 
 
-def times_ratio(x: Array, a: Array, b: Array, out: Array | None = None) -> Array:
-    """x · a / b for a, b (n,), where a / b may leave float64's range though the result does not."""
-    fraction_a, power_a = np.frexp(a)
-    fraction_b, power_b = np.frexp(b)
-    power = power_a - power_b
-    first = np.where(np.abs(power) > 1000, power // 2, 0)
-    if first.any():
-        x = np.multiply(x, np.ldexp(1.0, first), out=out)
-    return np.multiply(x, np.ldexp(fraction_a / fraction_b, power - first), out=out)
+def times(x: Array, *factors: Array | float, over: Array | float = 1.0, out: Array | None = None) -> Array:
+    """x · Π factors / over, with numbers per row, (n,); nothing on the way leaves float64's range, only the result may.
+
+    So a probability below the smallest normal number is multiplied by what scales it before it is rounded, not after.
+    """
+    fraction, power = np.frexp(over)
+    fraction, power = 1.0 / fraction, -power
+    for factor in factors:
+        f, n = np.frexp(factor)
+        fraction, power = fraction * f, power + n
+    if np.abs(power).max(initial=0) > 1000:
+        power = np.clip(power, -2000, 2000)
+        half = power // 2
+        x, power = np.multiply(x, np.ldexp(1.0, half), out=out), power - half
+    return np.multiply(x, np.ldexp(fraction, power), out=out)

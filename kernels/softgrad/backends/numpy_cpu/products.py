@@ -8,71 +8,83 @@ from dataclasses import dataclass
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.exponentials import Shift, first_largest, times_ratio
+from softgrad.backends.numpy_cpu.exponentials import Shift, first_largest, times
 from softgrad.backends.numpy_cpu.sums import sum_classes
+
+# Given probabilities are scaled up by this, so that in sums none is below the smallest normal number.
+LIFT = 2.0**128
 
 
 def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """J v = p (u − Σ p u), u = v − v[k]."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(at.block, v, at.k, at.e, at.s, at.masked)
-        u.x -= u.mean
+        u = centred(at.block, v, at.k, at.e, at.masked)
+        u.x -= u.moment / at.s
         u.x *= at.e
-        y = times_ratio(u.x, u.unit, at.s, out=u.x)
+        y = times(u.x, u.unit, over=at.s, out=u.x)
+        y[at.entry_k] = times(-u.moment * (at.e[at.entry_k] / at.s), u.unit, over=at.s)
         if at.masked is not None:
             settle_masked(y, at.masked, at.s)
         return y
 
-    _each_product(v, point, out, is_logits, None, product)
+    _each_product(v, point, out, is_logits, _lifted, product)
 
 
 def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """v − Σ p v, as u − Σ p u."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(at.block, v, at.k, at.e, at.s, None)
-        u.x -= u.mean
+        u = centred(at.block, v, at.k, at.e, None)
+        u.x -= u.moment / at.s
         u.x *= u.unit
+        u.x[at.entry_k] = times(-u.moment, u.unit, over=at.s)
         return u.x
 
-    _each_product(v, point, out, is_logits, np.exp, product)
+    _each_product(v, point, out, is_logits, _lifted_exp, product)
 
 
 def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """v − p Σ v."""
 
     def product(v: Array, at: _Point) -> Array:
-        return v - times_ratio(at.e, sum_classes(at.block, v), at.s)
+        return v - times(at.e, sum_classes(at.block, v), over=at.s)
 
-    _each_product(v, point, out, is_logits, np.exp, product)
+    _each_product(v, point, out, is_logits, _lifted_exp, product)
 
 
 @dataclass(slots=True)
 class Centred:
-    """u = v − v[reference] = unit · x with |x| < 2, and the mean Σ p x.
+    """u = v − v[reference] = unit · x with |x| < 2, and the moment Σ e x.
 
-    The unit, a power of two per row, keeps e · x in range whatever the tangent's size, so that a probability below
-    the smallest normal number is multiplied by the tangent before it is rounded, not after.
+    The unit, a power of two per row, keeps e · x in range whatever the tangent's size.  Σ p u is moment · unit / s,
+    divided only where it is used: at the reference, where u = 0, it is all there is, and may be a number that has
+    its digits only once the other factors are on it.
     """
 
     x: Array
     unit: Array
-    mean: Array
+    moment: Array
     v_ref: Array
 
 
-def centred(block: Block, v: Array, reference: Array, e: Array, s: Array, masked: Array | None) -> Centred:
+def centred(block: Block, v: Array, reference: Array, e: Array, masked: Array | None) -> Centred:
     """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN."""
     v_ref = v[reference, np.arange(len(reference))]
     u = v - v_ref
     if masked is not None:
         u[masked] = 0.0
+    unit = unit_of(u)
+    u *= 1.0 / unit
+    return Centred(u, unit, sum_classes(block, e * u), v_ref)
+
+
+def unit_of(u: Array) -> Array:
+    """The power of two just below each row's largest |u|; 1 where that is not finite."""
     largest = np.maximum(u.max(axis=0), -u.min(axis=0))
     unit = np.ldexp(1.0, np.maximum(np.frexp(largest)[1] - 1, -1000))
     unit[~np.isfinite(largest)] = 1.0
-    u *= 1.0 / unit
-    return Centred(u, unit, sum_classes(block, e * u) / s, v_ref)
+    return unit
 
 
 def settle_masked(y: Array, masked: Array, s: Array) -> None:
@@ -91,13 +103,18 @@ class _Point:
     k: Array
     masked: Array | None
 
+    @property
+    def entry_k(self) -> tuple[Array, Array]:
+        """Indices of the first largest class of each row."""
+        return self.k, np.arange(len(self.k))
+
 
 def _each_product(
     v: Array,
     point: Array,
     out: Array,
     is_logits: bool,
-    to_probs: Callable[[Array], Array] | None,
+    lifted: Callable[[Array], Array],
     product: Callable[[Array, _Point], Array],
 ) -> None:
     if point.shape[1] == 0:
@@ -109,7 +126,7 @@ def _each_product(
             if is_logits:
                 at = _at_logits(block, z, k, exact=point.dtype != np.float64)
             else:
-                at = _Point(block, z if to_probs is None else to_probs(z), np.ones(len(k)), k, None)
+                at = _Point(block, lifted(z), np.full(len(k), LIFT), k, None)
             for tangent, result in zip(v, out, strict=True):
                 block.store(result, product(block.load(tangent), at))
 
@@ -117,6 +134,18 @@ def _each_product(
 def _at_logits(block: Block, z: Array, k: Array, *, exact: bool) -> _Point:
     e = Shift(z, z[k, np.arange(len(k))], exact=exact).exp(block, z)
     return _Point(block, e, sum_classes(block, e), k, masked_classes(z))
+
+
+def _lifted(p: Array) -> Array:
+    p *= LIFT
+    return p
+
+
+def _lifted_exp(log_p: Array) -> Array:
+    """exp(log p) · LIFT, of halves, because exp(log p) may be below the smallest normal number."""
+    log_p *= 0.5
+    root = np.exp(log_p, out=log_p)
+    return root * LIFT * root
 
 
 def masked_classes(z: Array) -> Array | None:

@@ -139,3 +139,15 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
+
+
+def two_product(a: Array, b: float) -> tuple[Array, Array]:
+    """a · b rounded, and the rounding error: exact (Dekker) where nothing over- or underflows."""
+    product = a * b
+    a_high, b_high = a * _SPLIT, b * _SPLIT
+    a_high, b_high = a_high - (a_high - a), b_high - (b_high - b)
+    a_low, b_low = a - a_high, b - b_high
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+_SPLIT = 2.0**27 + 1.0
