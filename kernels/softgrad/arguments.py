@@ -21,6 +21,7 @@ REDUCTIONS = ("none", "sum", "mean")
 
 _FLOATS = frozenset(np.dtype(t) for t in (np.float64, np.float32, np.float16))
 _FOUR = "float64, float32, float16 or bfloat16"
+_SPEAKS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 _LONGEST = 8  # bytes of the longest real dtype that backends take
 
 
@@ -87,7 +88,7 @@ def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array 
     """`out` as the backend's array; its shape and memory are judged later, by `out_memory`."""
     if out is None:
         return None
-    if isinstance(out, list | tuple) or not hasattr(out, "dtype"):
+    if isinstance(out, np.generic) or not any(hasattr(out, speaks) for speaks in _SPEAKS):
         raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {main.dtype} to write to")
     native = backend.adopt("out", out, main)
     if native.dtype != main.dtype:

@@ -61,8 +61,10 @@ def _to_numpy(name: str, array: Any) -> str:
         return f"`{name}.detach().cpu().numpy()`"
     if hasattr(array, "to_numpy"):
         return f"`{name}.to_numpy()`"
-    if hasattr(type(array), "__cuda_array_interface__"):
-        return f"`cupy.asnumpy({name})`, a copy on the CPU"
+    if hasattr(array, "copy_to_host"):  # Numba's device arrays
+        return f"`{name}.copy_to_host()`"
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return f"`cupy.asnumpy({name})`"
     if any(hasattr(array, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
         return f"`np.asarray({name})`"
     return ""
