@@ -1,0 +1,94 @@
+"""The cases: which operation, dtype and shape are timed, on which device, and why those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.operations import OPERATIONS, Operation
+
+DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+GPU_BYTES = 512 << 20  # of logits: far more than any L2 holds
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operation on (rows, classes) logits of a dtype."""
+
+    operation: str
+    dtype: str
+    rows: int
+    classes: int
+
+    @property
+    def name(self) -> str:
+        """Unique, and the name under which the result file keeps it."""
+        return f"{self.operation}-{self.dtype}-{self.rows}x{self.classes}"
+
+    @property
+    def spec(self) -> Operation:
+        """The operation's inputs and byte model."""
+        return OPERATIONS[self.operation]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes moved by the byte model."""
+        return self.spec.bytes_moved(self.rows, self.classes, DTYPES[self.dtype])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, C)."""
+        return (self.rows, self.classes)
+
+
+# (rows, classes) on a CPU.  10 and 1000 classes: digits and ImageNet; 32,000, 50,257, 128,256 and 262,144: the
+# vocabularies of Llama 2, GPT-2, Llama 3 and Gemma 3; 2 and 100: few classes, where a row is shorter than a kernel's
+# start-up; 257: no multiple of any vector; (30000, 1000) and (1000, 50257): beyond every cache.
+CPU_SHAPES = (
+    (1_000_000, 2), (100_000, 10), (30_000, 100), (7_001, 257), (3_000, 1000), (128, 32_000), (100, 50_257),
+    (32, 128_256), (8, 262_144), (30_000, 1000), (1000, 50_257),
+)  # fmt: skip
+CPU_QUICK = ((100_000, 10), (3_000, 1000), (100, 50_257))
+CPU_NARROW = ((100_000, 10), (3_000, 1000), (100, 50_257))  # for the other dtypes and the lesser operations
+GPU_CLASSES = (2, 10, 100, 128, 1000, 4096, 32_000, 50_257, 128_256, 262_144)
+GPU_QUICK = (1000, 50_257, 128_256)
+
+MAIN = ("softmax", "softmax_vjp", "cross_entropy_value_and_grad")
+GPU_MAIN = ("softmax", "softmax_vjp_from_probs", "cross_entropy_value_and_grad")
+
+# A single small call, where only the overhead of the call counts.
+OVERHEAD_OPERATIONS = ("softmax", "softmax_vjp", "cross_entropy_value_and_grad")
+OVERHEAD_SHAPES = ((1, 10), (64, 10))
+
+
+def cpu_cases(*, quick: bool) -> list[Case]:
+    """Cases on the CPU, the main ones first."""
+    if quick:
+        return [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_QUICK]
+    cases = [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_SHAPES]
+    cases += [Case(name, "float32", *shape) for name in OPERATIONS if name not in MAIN for shape in CPU_NARROW]
+    others = [dtype for dtype in DTYPES if dtype != "float32"]
+    return cases + [Case(name, dtype, *shape) for dtype in others for name in MAIN for shape in CPU_NARROW]
+
+
+def gpu_cases(*, quick: bool, logits_bytes: int = GPU_BYTES) -> list[Case]:
+    """Cases on the GPU: as many rows as make `logits_bytes` of logits."""
+
+    def case(operation: str, dtype: str, classes: int) -> Case:
+        return Case(operation, dtype, max(1, round(logits_bytes / (classes * DTYPES[dtype]))), classes)
+
+    if quick:
+        return [case(name, "float32", classes) for name in GPU_MAIN for classes in GPU_QUICK]
+    cases = [
+        case(name, dtype, classes)
+        for dtype in ("float32", "bfloat16", "float16")
+        for name in GPU_MAIN
+        for classes in GPU_CLASSES
+    ]
+    lesser = [name for name in OPERATIONS if name not in GPU_MAIN]
+    return cases + [case(name, "float32", classes) for name in lesser for classes in GPU_QUICK]
+
+
+def overhead_cases(*, quick: bool) -> list[Case]:
+    """Calls so small that only their overhead counts."""
+    shapes = OVERHEAD_SHAPES[:1] if quick else OVERHEAD_SHAPES
+    return [Case(name, "float32", *shape) for name in OVERHEAD_OPERATIONS for shape in shapes]
