@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.operations import OPERATIONS, Operation
+from tests.cases import MODEL_CLASSES
 
 DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 GPU_BYTES = 512 << 20  # of logits: far more than any L2 holds
@@ -40,17 +41,17 @@ class Case:
         return (self.rows, self.classes)
 
 
-# (rows, classes) on a CPU.  10 and 1000 classes: digits and ImageNet; 32,000, 50,257, 128,256 and 262,144: the
-# vocabularies of Llama 2, GPT-2, Llama 3 and Gemma 3; 2 and 100: few classes, where a row is shorter than a kernel's
-# start-up; 257: no multiple of any vector; (30000, 1000) and (1000, 50257): beyond every cache.
+DIGITS, IMAGENET, LLAMA_2, GPT_2, LLAMA_3, GEMMA = MODEL_CLASSES.values()
+
+# (rows, classes) on a CPU: the class counts of real models; few classes, where a row is shorter than a kernel's
+# start-up; 257, a multiple of no vector; and at the end batches beyond every cache.
 CPU_SHAPES = (
-    (1_000_000, 2), (100_000, 10), (30_000, 100), (7_001, 257), (3_000, 1000), (128, 32_000), (100, 50_257),
-    (32, 128_256), (8, 262_144), (30_000, 1000), (1000, 50_257),
+    (1_000_000, 2), (100_000, DIGITS), (30_000, 100), (7_001, 257), (3_000, IMAGENET), (128, LLAMA_2), (100, GPT_2),
+    (32, LLAMA_3), (8, GEMMA), (30_000, IMAGENET), (1000, GPT_2),
 )  # fmt: skip
-CPU_QUICK = ((100_000, 10), (3_000, 1000), (100, 50_257))
-CPU_NARROW = ((100_000, 10), (3_000, 1000), (100, 50_257))  # for the other dtypes and the lesser operations
-GPU_CLASSES = (2, 10, 100, 128, 1000, 4096, 32_000, 50_257, 128_256, 262_144)
-GPU_QUICK = (1000, 50_257, 128_256)
+CPU_FEW = ((100_000, DIGITS), (3_000, IMAGENET), (100, GPT_2))  # for --quick, other dtypes, lesser operations
+GPU_CLASSES = (2, DIGITS, 100, 128, IMAGENET, 4096, LLAMA_2, GPT_2, LLAMA_3, GEMMA)
+GPU_FEW = (IMAGENET, GPT_2, LLAMA_3)
 
 MAIN = ("softmax", "softmax_vjp", "cross_entropy_value_and_grad")
 GPU_MAIN = ("softmax", "softmax_vjp_from_probs", "cross_entropy_value_and_grad")
@@ -63,11 +64,11 @@ OVERHEAD_SHAPES = ((1, 10), (64, 10))
 def cpu_cases(*, quick: bool) -> list[Case]:
     """Cases on the CPU, the main ones first."""
     if quick:
-        return [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_QUICK]
+        return [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_FEW]
     cases = [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_SHAPES]
-    cases += [Case(name, "float32", *shape) for name in OPERATIONS if name not in MAIN for shape in CPU_NARROW]
+    cases += [Case(name, "float32", *shape) for name in OPERATIONS if name not in MAIN for shape in CPU_FEW]
     others = [dtype for dtype in DTYPES if dtype != "float32"]
-    return cases + [Case(name, dtype, *shape) for dtype in others for name in MAIN for shape in CPU_NARROW]
+    return cases + [Case(name, dtype, *shape) for dtype in others for name in MAIN for shape in CPU_FEW]
 
 
 def gpu_cases(*, quick: bool, logits_bytes: int = GPU_BYTES) -> list[Case]:
@@ -77,7 +78,7 @@ def gpu_cases(*, quick: bool, logits_bytes: int = GPU_BYTES) -> list[Case]:
         return Case(operation, dtype, max(1, round(logits_bytes / (classes * DTYPES[dtype]))), classes)
 
     if quick:
-        return [case(name, "float32", classes) for name in GPU_MAIN for classes in GPU_QUICK]
+        return [case(name, "float32", classes) for name in GPU_MAIN for classes in GPU_FEW]
     cases = [
         case(name, dtype, classes)
         for dtype in ("float32", "bfloat16", "float16")
@@ -85,7 +86,7 @@ def gpu_cases(*, quick: bool, logits_bytes: int = GPU_BYTES) -> list[Case]:
         for classes in GPU_CLASSES
     ]
     lesser = [name for name in OPERATIONS if name not in GPU_MAIN]
-    return cases + [case(name, "float32", classes) for name in lesser for classes in GPU_QUICK]
+    return cases + [case(name, "float32", classes) for name in lesser for classes in GPU_FEW]
 
 
 def overhead_cases(*, quick: bool) -> list[Case]:

@@ -1,4 +1,4 @@
-"""Fresh random inputs: one set whose truth is known, and more sets to rotate through so that caches hold none of them."""
+"""Fresh random inputs: one set whose truth is known, and more to rotate through, so that caches hold none of them."""
 
 from __future__ import annotations
 

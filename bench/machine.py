@@ -62,13 +62,9 @@ def cpu_name() -> str:
 
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that can take part, and of Python."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
+    found = {package: installed[package] for package in PACKAGES if package in installed}
+    return {"python": platform.python_version(), **found}
 
 
 def slug(text: str) -> str:

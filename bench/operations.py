@@ -44,6 +44,8 @@ OPERATIONS = {
         Operation("softmax_vjp_from_probs", ("probs", "tangent"), "Jᵀ·v at the probabilities"),
         Operation("softmax_jvp", ("logits", "tangent"), "J·v at the logits"),
         Operation("cross_entropy_value_and_grad", ("logits", "targets"), "mean loss and (A − T) / B", target_reads=2),
-        Operation("cross_entropy_hvp", ("logits", "tangent", "targets"), "Hessian of the mean loss · v", target_reads=2),
+        Operation(
+            "cross_entropy_hvp", ("logits", "tangent", "targets"), "Hessian of the mean loss · v", target_reads=2
+        ),
     )
 }

@@ -11,11 +11,9 @@ from typing import Any
 import softgrad
 from bench.contenders.base import Contender
 from bench.contenders.copy import LIMIT
+from softgrad.registry import BACKENDS
 
-__all__ = ["HOST_BACKENDS", "LIMIT", "PEERS", "Contender", "Peer", "gather"]
-
-GPU_BACKENDS = ("cupy", "numba_cuda")
-HOST_BACKENDS = ("numba", "numpy")
+__all__ = ["LIMIT", "PEERS", "Contender", "Peer", "gather"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def gather(device: str, threads: int, peers: tuple[Peer, ...] = PEERS) -> tuple[
     present: list[Contender] = []
     absent: dict[str, str] = {}
     for name, state in softgrad.available_backends().items():
-        on_gpu = name in GPU_BACKENDS
+        on_gpu = BACKENDS[name].device == "cuda"
         if state != "available":
             absent[f"softgrad {name}"] = state
         elif on_gpu == (device == "gpu"):

@@ -56,7 +56,10 @@ class Contender:
     def prepare(self, case: Case, inputs: Inputs) -> Call:
         """The call to time, on one set of inputs."""
         names = (*case.spec.inputs, "out")
-        return getattr(self, case.operation)(**{name: self.array(inputs[name]) for name in names})
+        return getattr(self, case.operation)(**{name: self._given(inputs[name]) for name in names})
+
+    def _given(self, x: np.ndarray | None) -> Any:
+        return None if x is None else self.array(x)
 
     def results(self, case: Case, call: Call) -> tuple[np.ndarray, ...]:
         """Run `call` once, for the check."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ class Jax(Contender):
 
     name = "jax"
     own_stream = True
-    notes = {
+    notes: ClassVar = {
         "softmax_vjp": "jit of jax.vjp",
         "softmax_jvp": "jit of jax.jvp",
         "cross_entropy_value_and_grad": "jit of value_and_grad of optax's loss",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from bench.cases import DTYPES, Case
 from bench.contenders.base import Call, Contender
@@ -18,7 +16,7 @@ class Naive(Contender):
 
     name = "naive"
     dtypes = ("float64", "float32")
-    notes = {
+    notes: ClassVar = {
         "softmax_vjp": "full Jacobian, then the product",
         "cross_entropy_value_and_grad": "full Jacobian times −T/A",
     }
@@ -32,12 +30,9 @@ class Naive(Contender):
     def obstacle(self, case: Case) -> str | None:
         """It does not fit for long."""
         size = case.rows * case.classes**2 * DTYPES[case.dtype]
-        if case.operation in self.notes and size > MOST_BYTES:
+        if hasattr(self, case.operation) and size > MOST_BYTES:
             return f"its Jacobian would take {size / 2**30:,.1f} GiB"
         return super().obstacle(case)
-
-    def softmax(self, logits: Any, out: Any) -> Call:
-        return lambda: naive.softmax(logits)
 
     def softmax_vjp(self, logits: Any, tangent: Any, out: Any) -> Call:
         return lambda: naive.softmax_vjp(tangent, logits=logits)

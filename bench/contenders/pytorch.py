@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from bench.contenders.base import Call, Contender
 
@@ -15,7 +15,7 @@ class Torch(Contender):
     """Eager PyTorch: no fused value-and-grad, so a forward and a backward pass."""
 
     name = "torch"
-    notes = {
+    notes: ClassVar = {
         "softmax_vjp": "forward + backward",
         "softmax_jvp": "torch.func.jvp",
         "softmax_vjp_from_probs": "aten::_softmax_backward_data",
@@ -28,7 +28,7 @@ class Torch(Contender):
         if device == "gpu" and not torch.cuda.is_available():
             raise RuntimeError("this torch has no CUDA device")
         torch.set_num_threads(threads)
-        self._softmax, self._cross_entropy = torch.softmax, F.cross_entropy
+        self._softmax, self._cross_entropy = torch.softmax, functional.cross_entropy
 
     def array(self, x: np.ndarray) -> Any:
         """On the CPU without a copy; bfloat16 by way of its bits."""
@@ -75,7 +75,7 @@ class Torch(Contender):
         return call
 
     def cross_entropy_hvp(self, logits: Any, tangent: Any, targets: Any, out: Any) -> Call:
-        gradient = torch.func.grad(lambda z: F.cross_entropy(z, targets))
+        gradient = torch.func.grad(lambda z: functional.cross_entropy(z, targets))
         return lambda: torch.func.jvp(gradient, (logits,), (tangent,))[1]
 
 
@@ -84,7 +84,7 @@ class TorchCompiled(Torch):
 
     name = "torch.compile"
     lacks = ("logsumexp", "softmax_jvp", "cross_entropy_hvp")  # as in eager mode: nothing to compare
-    notes = {
+    notes: ClassVar = {
         "softmax_vjp": "compiled forward + backward",
         "softmax_vjp_from_probs": "compiled p·(v − Σp·v)",
         "cross_entropy_value_and_grad": "compiled forward + backward",
@@ -94,7 +94,7 @@ class TorchCompiled(Torch):
         super().__init__(device, threads)
         torch._dynamo.config.cache_size_limit = 256
         self._softmax = torch.compile(torch.softmax, dynamic=False)
-        self._cross_entropy = torch.compile(F.cross_entropy, dynamic=False)
+        self._cross_entropy = torch.compile(functional.cross_entropy, dynamic=False)
         self._log_softmax = torch.compile(torch.log_softmax, dynamic=False)
         self._product = torch.compile(lambda p, v: p * (v - (p * v).sum(-1, keepdim=True)), dynamic=False)
 
@@ -114,7 +114,7 @@ class Liger(Torch):
     name = "liger"
     lacks = ("log_softmax", "logsumexp", "softmax_jvp", "softmax_vjp_from_probs", "cross_entropy_hvp")
     dtypes = ("float32", "float16", "bfloat16")
-    notes = {
+    notes: ClassVar = {
         "softmax_vjp": "forward + backward",
         "cross_entropy_value_and_grad": "fused in the forward pass, in place of the logits; backward returns it",
     }
@@ -146,7 +146,7 @@ class Quack(Torch):
     name = "quack"
     lacks = ("log_softmax", "logsumexp", "softmax_jvp", "cross_entropy_hvp")
     dtypes = ("float32", "float16", "bfloat16")
-    notes = {"cross_entropy_value_and_grad": "one launch; per-row loss and unscaled gradient"}
+    notes: ClassVar = {"cross_entropy_value_and_grad": "one launch; per-row loss and unscaled gradient"}
 
     def __init__(self, device: str, threads: int) -> None:
         super().__init__(device, threads)

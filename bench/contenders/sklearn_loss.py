@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn._loss import HalfMultinomialLoss
@@ -16,10 +16,14 @@ class HalfMultinomial(Contender):
 
     name = "sklearn"
     dtypes = ("float64", "float32")
-    notes = {"cross_entropy_value_and_grad": "one pass; per-row loss and unscaled gradient"}
+    notes: ClassVar = {"cross_entropy_value_and_grad": "one pass; per-row loss and unscaled gradient"}
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
+
+    def obstacle(self, case: Case) -> str | None:
+        """Binary problems have another loss there."""
+        return "takes three classes or more" if case.classes < 3 else super().obstacle(case)
 
     def cross_entropy_value_and_grad(self, logits: Any, targets: Any, out: Any) -> Call:
         loss = HalfMultinomialLoss(n_classes=logits.shape[1])

@@ -1,0 +1,142 @@
+"""`python -m bench`: run, report, compare."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+
+SUITES = ("test_speed", "test_overhead", "test_jacobian", "test_accuracy")
+INTERRUPTED = 130
+LOG_WIDTH = 160
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    from bench.cases import DTYPES
+    from bench.operations import OPERATIONS
+    from bench.run import SECTIONS
+    from softgrad.registry import BACKENDS
+
+    made = argparse.ArgumentParser(prog="python3 ci bench", description=__doc__, allow_abbrev=False)
+    filters: Any = {"action": "append", "default": [], "metavar": "NAME"}
+    made.add_argument("--quick", action="store_true", help="a selection, in under three minutes on two cores")
+    made.add_argument("--op", choices=OPERATIONS, **filters, help=f"only this operation: {', '.join(OPERATIONS)}")
+    made.add_argument("--backend", choices=BACKENDS, **filters, help=f"of softgrad only this: {', '.join(BACKENDS)}")
+    made.add_argument("--dtype", choices=DTYPES, **filters, help=f"only this dtype: {', '.join(DTYPES)}")
+    made.add_argument("--section", choices=SECTIONS, **filters, help=f"only this part: {', '.join(SECTIONS)}")
+    made.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where (cpu)")
+    made.add_argument("--threads", type=int, default=machine.cores(), help="for every contender (all cores)")
+    made.add_argument("--results", type=Path, default=None, metavar="FOLDER", help="where result files are kept")
+    made.add_argument(
+        "--report", action="store_true", help="run nothing: make figures, bench/RESULTS.md and the README's sections"
+    )
+    made.add_argument(
+        "--compare", nargs="?", const="", metavar="EARLIER",
+        help="ratios against an earlier result file (the one before); runs nothing unless --quick or a filter is given",
+    )  # fmt: skip
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run one command and return its exit status: 0, 1 for a wrong result of softgrad's, 2 for a bad call."""
+    made = parser()
+    given = made.parse_args(argv)
+    if not 1 <= given.threads <= machine.cores():
+        made.error(f"--threads must be from 1 to {machine.cores()}, the cores there are; got {given.threads}")
+    try:
+        if given.report:
+            return report(given)
+        filtered = given.op or given.backend or given.dtype or given.section
+        if given.compare is not None and not (given.quick or filtered):
+            return compare(given, None)
+        return run(given)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"python3 ci bench: {error}", file=sys.stderr)
+        return 2
+
+
+def run(given: argparse.Namespace) -> int:
+    """Check and time, keep the results, show the tables."""
+    machine.limit_threads(given.threads)
+    import pytest
+
+    from bench import results
+    from bench.plugin import Plugin
+    from bench.report import all_tables
+    from bench.run import Run, Settings
+
+    settings = Settings(
+        given.device, given.threads, given.quick, tuple(given.op), tuple(given.backend), tuple(given.dtype),
+        tuple(given.section),
+    )  # fmt: skip
+    going = Run.start(settings)
+    folder = given.results or results.FOLDER
+    final = folder / f"{results.stem(settings, results.device_name(going))}.json"
+    plugin = Plugin(going, final.with_name(f"{final.stem}-running.json"), console := wide_console())
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    suites = [str(Path(__file__).parent / "suites" / f"{suite}.py") for suite in SUITES]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-qq", "--no-header", "--no-summary", "--capture=no"]
+    options += ["--benchmark-quiet", "-o", "filterwarnings=default", "-o", "addopts="]
+    status = pytest.main([*options, *suites], plugins=[plugin])
+    interrupted = status == pytest.ExitCode.INTERRUPTED
+    if not plugin.path.exists():
+        raise RuntimeError("nothing was measured: no case passes these filters, or pytest failed (see above)")
+    if interrupted:
+        final = final.with_name(f"{final.stem}-interrupted.json")
+    plugin.path.replace(final)
+    content = results.load(final)
+    for table in all_tables(content):
+        console.print(table.rich())
+    for failure in plugin.failures:
+        console.print(f"[red]{failure}[/red]")
+    console.print(f"{'Interrupted; kept' if interrupted else 'Written'}: {final}")
+    if given.compare is not None:
+        compare(given, final)
+    return INTERRUPTED if interrupted else int(bool(plugin.failures) or status not in (0, 5))
+
+
+def report(given: argparse.Namespace) -> int:
+    """Make the report from the latest whole runs."""
+    from bench import report as reports
+    from bench import results
+
+    paths = reports.latest(given.results or results.FOLDER)
+    if not paths:
+        raise ValueError("there is no whole run to report on yet: run `python3 ci bench` first (it takes a while)")
+    for path in reports.write(paths):
+        print(f"written: {path.relative_to(reports.ROOT)}")
+    return 0
+
+
+def compare(given: argparse.Namespace, now: Path | None) -> int:
+    """Show the ratios of a result (the newest) against an earlier one."""
+    from bench import results
+    from bench.compare import comparison, earlier_than
+
+    stored = results.stored(given.results or results.FOLDER, complete=False)
+    if now is None:
+        if not stored:
+            raise ValueError("there is no result yet to compare: run `python3 ci bench --quick` first")
+        now = stored[-1]
+    before = Path(given.compare) if given.compare else earlier_than(now, stored)
+    wide_console().print(
+        f"{now.name} against {before.name}", comparison(results.load(now), results.load(before)).rich()
+    )
+    return 0
+
+
+def wide_console() -> Any:
+    """The terminal; in a log, wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""One run: its settings, the contenders present and absent, and everything it finds out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import cases, inputs, jacobian, machine
+from bench.cases import Case
+from bench.contenders import LIMIT, Contender, gather
+from bench.contenders.copy import DeviceCopy, HostCopy
+from bench.field import Outcome, run_field
+from bench.operations import OPERATIONS
+from bench.race import HostStopwatch
+
+SECTIONS = ("speed", "overhead", "jacobian", "accuracy")
+ACCURACY_QUICK = ("softmax", "log_softmax", "softmax_vjp", "cross_entropy_value_and_grad")
+OVERHEAD_CALLS = {"cpu": 200, "gpu": 50}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was asked for; empty filters mean everything."""
+
+    device: str = "cpu"
+    threads: int = 1
+    quick: bool = False
+    operations: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+
+    @property
+    def filtered(self) -> bool:
+        """Whether this is less than a whole run."""
+        return bool(self.operations or self.backends or self.dtypes or self.sections)
+
+    def wants(self, case: Case) -> bool:
+        """Whether a case passes the filters."""
+        return case.operation in (self.operations or (case.operation,)) and case.dtype in (self.dtypes or (case.dtype,))
+
+    def wants_section(self, section: str) -> bool:
+        """Whether a section passes the filters."""
+        return section in (self.sections or SECTIONS)
+
+    @property
+    def rounds(self) -> int:
+        """Samples of each contender, time permitting."""
+        return 9 if self.quick else 21
+
+    @property
+    def seconds(self) -> float:
+        """Time for the samples of one case."""
+        return 2.5 if self.quick else 12.0
+
+
+@dataclass
+class Run:
+    """A run in progress; what the suites find goes into `refused`, `accuracy` and `stopped`."""
+
+    settings: Settings
+    contenders: list[Contender]
+    absent: dict[str, str]
+    cuda: Any = None  # the GPU runtime, on a GPU
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)  # who stopped growing with C, and why
+    _raced: tuple[Case, dict[str, Outcome]] | None = None
+    _stopwatches: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, settings: Settings) -> Run:
+        """Look who is there.
+
+        Raises
+        ------
+        RuntimeError
+            If a GPU is asked for and none can be used, or a backend asked for is absent: with the reason.
+        """
+        cuda = None
+        if settings.device == "gpu":
+            from bench.gpu import runtime
+
+            cuda = runtime()
+        contenders, absent = gather(settings.device, settings.threads)
+        names = [contender.name for contender in contenders]
+        for backend in settings.backends:
+            if backend not in names:
+                reason = absent.get(f"softgrad {backend}", f"it does not run on the {settings.device}")
+                raise RuntimeError(f"backend {backend!r} cannot be measured here: {reason}")
+        if settings.backends:
+            contenders = [c for c in contenders if not c.ours or c.name in settings.backends]
+        return cls(settings, contenders, absent, cuda)
+
+    # --- what there is to do -------------------------------------------------------------------------------------
+
+    def speed_cases(self) -> list[Case]:
+        """The cases of the speed suite that pass the filters."""
+        if self.settings.device == "cpu":
+            listed = cases.cpu_cases(quick=self.settings.quick)
+        else:
+            # Two sets of inputs and results for each library, the copy's buffers and the flush have to fit.
+            room = self.cuda.free_bytes() // 48
+            listed = cases.gpu_cases(quick=self.settings.quick, logits_bytes=min(cases.GPU_BYTES, room))
+        return [case for case in listed if self.settings.wants(case)] if self.settings.wants_section("speed") else []
+
+    def overhead_cases(self) -> list[Case]:
+        """The cases of the overhead suite that pass the filters."""
+        listed = cases.overhead_cases(quick=self.settings.quick)
+        wanted = self.settings.wants_section("overhead")
+        return [case for case in listed if self.settings.wants(case)] if wanted else []
+
+    def jacobian_cases(self) -> list[Case]:
+        """The gradient at growing C, for the comparison with the full Jacobian."""
+        classes = jacobian.CLASSES_QUICK if self.settings.quick else jacobian.CLASSES
+        wanted = self.settings.wants_section("jacobian") and self.settings.wants(jacobian.case_of(2))
+        return [jacobian.case_of(c) for c in classes] if wanted else []
+
+    def accuracy_cases(self) -> list[tuple[str, str]]:
+        """(operation, dtype) of the accuracy suite."""
+        if not self.settings.wants_section("accuracy"):
+            return []
+        listed = [(name, dtype) for dtype in ("float32", "float64") for name in OPERATIONS]
+        if self.settings.quick:
+            listed = [(name, "float32") for name in ACCURACY_QUICK]
+        return [(name, dtype) for name, dtype in listed if self.settings.wants(Case(name, dtype, 1, 1))]
+
+    def entrants(self, case: Case) -> list[Contender]:
+        """Those that can do a case."""
+        return [contender for contender in self.contenders if contender.obstacle(case) is None]
+
+    # --- races: one at a time is kept, that of the case whose contenders are being reported -------------------------
+
+    def race(self, case: Case) -> dict[str, Outcome]:
+        """The outcomes of a case, raced when its first contender asks."""
+        if self._raced is None or self._raced[0] != case:
+            self._raced = None
+            self._raced = (case, self._race(case))
+            self.note_refusals(case.name, self._raced[1])
+        return self._raced[1]
+
+    def _race(self, case: Case) -> dict[str, Outcome]:
+        on_cpu = self.settings.device == "cpu"
+        sets = inputs.sets_to_rotate(case) if on_cpu else 2
+        caches = inputs.cache_state(case, sets) if on_cpu else "cold: L2 flushed before each sample"
+        limit = HostCopy(self.settings.threads) if on_cpu else DeviceCopy(self.cuda)
+        return run_field(
+            case, [limit, *self.entrants(case)], self.stopwatch("device"),
+            rounds=self.settings.rounds, seconds=self.settings.seconds, sets=sets, caches=caches,
+        )  # fmt: skip
+
+    def overhead(self, case: Case) -> dict[str, Outcome]:
+        """The outcomes of a small case: warm caches, many calls a sample."""
+        if self._raced is None or self._raced[0] != case:
+            self._raced = None
+            outcomes = run_field(
+                case, self.entrants(case), self.stopwatch("host"), rounds=self.settings.rounds, seconds=5.0,
+                sets=1, caches="warm", repeat=OVERHEAD_CALLS[self.settings.device],
+            )  # fmt: skip
+            self._raced = (case, outcomes)
+            self.note_refusals(case.name, outcomes)
+        return self._raced[1]
+
+    def against_the_jacobian(self, case: Case) -> dict[str, Outcome]:
+        """softgrad's backends and the full Jacobian, at one C."""
+        if self._raced is None or self._raced[0] != case:
+            self._raced = None
+            outcomes = run_field(
+                case, self.jacobian_entrants(case), self.stopwatch("device"),
+                rounds=self.settings.rounds, seconds=self.settings.seconds, sets=2, caches="warm",
+            )  # fmt: skip
+            self._raced = (case, outcomes)
+            self.note_refusals(f"jacobian {case.name}", outcomes)
+        return self._raced[1]
+
+    def jacobian_entrants(self, case: Case) -> list[Contender]:
+        """softgrad's backends, and the full Jacobian as long as it fits."""
+        obstacle = jacobian.does_not_fit(case.classes, self.memory(), quick=self.settings.quick)
+        if obstacle is not None:
+            self.stopped.setdefault(jacobian.WAY, obstacle)
+        return [c for c in self.contenders if c.ours or (c.name == jacobian.WAY and obstacle is None)]
+
+    def memory(self) -> int:
+        """Free memory of the device."""
+        return machine.available_memory() if self.cuda is None else self.cuda.free_bytes()
+
+    def peak(self, case: Case, contender: Contender) -> int | None:
+        """Peak memory of one call; None where the device's allocator cannot be asked."""
+        given = inputs.draw(case, 1)
+        if self.cuda is None:
+            del given["out"]  # a result counts
+            call = contender.prepare(case, given | {"out": None})
+            with contender.active():
+                return jacobian.host_peak(call)
+        return self.cuda.peak(contender, contender.prepare(case, given))
+
+    def stopwatch(self, what: str) -> Any:
+        """The clock for a "device"'s work or for the "host"'s cost."""
+        if self.settings.device == "cpu":
+            return HostStopwatch()
+        if what not in self._stopwatches:
+            from bench.gpu import EventStopwatch, HostCostStopwatch
+
+            self._stopwatches[what] = (EventStopwatch if what == "device" else HostCostStopwatch)(self.cuda)
+        return self._stopwatches[what]
+
+    def note_refusals(self, case: str, outcomes: dict[str, Outcome]) -> None:
+        """Keep who was refused a timing, and why."""
+        self.refused += [
+            {"case": case, "contender": name, "ours": outcome.contender.ours, "reason": outcome.refusal}
+            for name, outcome in outcomes.items()
+            if outcome.refusal is not None
+        ]
+
+    def extra(self, kind: str, case: Case, outcomes: dict[str, Outcome], name: str) -> dict[str, Any]:
+        """What the result file says of one contender in one case, besides pytest-benchmark's statistics."""
+        outcome = outcomes[name]
+        own, limit = outcome.median, outcomes.get(LIMIT)
+        info: dict[str, Any] = {
+            "kind": kind, "operation": case.operation, "dtype": case.dtype, "rows": case.rows, "classes": case.classes,
+            "contender": name, "ours": outcome.contender.ours, "bytes": case.bytes, "caches": outcome.caches,
+        }  # fmt: skip
+        if kind == "speed":
+            info["gb_per_s"] = case.bytes / own / 1e9
+            if limit is not None:
+                info["percent_of_copy"] = 100.0 * limit.median / own
+        if outcome.verdict is not None:
+            info["worst_ulp"] = outcome.verdict.worst_ulp
+        if outcome.contender.ours:
+            info["times_faster_than"] = {
+                other: rival.median / own
+                for other, rival in outcomes.items()
+                if rival.refusal is None and other not in (name, LIMIT)
+            }
+        note = outcome.contender.notes.get(case.operation)
+        return info | ({"note": note} if note else {})
