@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench import machine
 
-SUITES = ("test_speed", "test_overhead", "test_jacobian", "test_accuracy")
 INTERRUPTED = 130
 LOG_WIDTH = 160
 
@@ -63,41 +61,27 @@ def main(argv: list[str]) -> int:
 def run(given: argparse.Namespace) -> int:
     """Check and time, keep the results, show the tables."""
     machine.limit_threads(given.threads)
-    import pytest
-
     from bench import results
-    from bench.plugin import Plugin
     from bench.report import all_tables
     from bench.run import Run, Settings
+    from bench.session import execute
 
     settings = Settings(
         given.device, given.threads, given.quick, tuple(given.op), tuple(given.backend), tuple(given.dtype),
         tuple(given.section),
     )  # fmt: skip
     going = Run.start(settings)
-    folder = given.results or results.FOLDER
-    final = folder / f"{results.stem(settings, results.device_name(going))}.json"
-    plugin = Plugin(going, final.with_name(f"{final.stem}-running.json"), console := wide_console())
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    suites = [str(Path(__file__).parent / "suites" / f"{suite}.py") for suite in SUITES]
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-qq", "--no-header", "--no-summary", "--capture=no"]
-    options += ["--benchmark-quiet", "-o", "filterwarnings=default", "-o", "addopts="]
-    status = pytest.main([*options, *suites], plugins=[plugin])
-    interrupted = status == pytest.ExitCode.INTERRUPTED
-    if not plugin.path.exists():
-        raise RuntimeError("nothing was measured: no case passes these filters, or pytest failed (see above)")
-    if interrupted:
-        final = final.with_name(f"{final.stem}-interrupted.json")
-    plugin.path.replace(final)
-    content = results.load(final)
-    for table in all_tables(content):
+    console = wide_console()
+    final = (given.results or results.FOLDER) / f"{results.stem(settings, results.device_name(going))}.json"
+    finished = execute(going, final, console)
+    for table in all_tables(results.load(finished.path)):
         console.print(table.rich())
-    for failure in plugin.failures:
-        console.print(f"[red]{failure}[/red]")
-    console.print(f"{'Interrupted; kept' if interrupted else 'Written'}: {final}")
+    for failure in finished.failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
+    console.print(f"{'Interrupted; kept' if finished.interrupted else 'Written'}: {finished.path}", soft_wrap=True)
     if given.compare is not None:
-        compare(given, final)
-    return INTERRUPTED if interrupted else int(bool(plugin.failures) or status not in (0, 5))
+        compare(given, finished.path)
+    return INTERRUPTED if finished.interrupted else int(bool(finished.failures))
 
 
 def report(given: argparse.Namespace) -> int:

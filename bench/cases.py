@@ -53,43 +53,47 @@ CPU_FEW = ((100_000, DIGITS), (3_000, IMAGENET), (100, GPT_2))  # for --quick, o
 GPU_CLASSES = (2, DIGITS, 100, 128, IMAGENET, 4096, LLAMA_2, GPT_2, LLAMA_3, GEMMA)
 GPU_FEW = (IMAGENET, GPT_2, LLAMA_3)
 
+# What a run measures unless it is told otherwise; the others at a few shapes only.
 MAIN = ("softmax", "softmax_vjp", "cross_entropy_value_and_grad")
 GPU_MAIN = ("softmax", "softmax_vjp_from_probs", "cross_entropy_value_and_grad")
+GPU_DTYPES = ("float32", "bfloat16", "float16")
 
 # A single small call, where only the overhead of the call counts.
-OVERHEAD_OPERATIONS = ("softmax", "softmax_vjp", "cross_entropy_value_and_grad")
 OVERHEAD_SHAPES = ((1, 10), (64, 10))
 
-
-def cpu_cases(*, quick: bool) -> list[Case]:
-    """Cases on the CPU, the main ones first."""
-    if quick:
-        return [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_FEW]
-    cases = [Case(operation, "float32", *shape) for operation in MAIN for shape in CPU_SHAPES]
-    cases += [Case(name, "float32", *shape) for name in OPERATIONS if name not in MAIN for shape in CPU_FEW]
-    others = [dtype for dtype in DTYPES if dtype != "float32"]
-    return cases + [Case(name, dtype, *shape) for dtype in others for name in MAIN for shape in CPU_FEW]
+Names = tuple[str, ...]
 
 
-def gpu_cases(*, quick: bool, logits_bytes: int = GPU_BYTES) -> list[Case]:
-    """Cases on the GPU: as many rows as make `logits_bytes` of logits."""
-
-    def case(operation: str, dtype: str, classes: int) -> Case:
-        return Case(operation, dtype, max(1, round(logits_bytes / (classes * DTYPES[dtype]))), classes)
-
-    if quick:
-        return [case(name, "float32", classes) for name in GPU_MAIN for classes in GPU_FEW]
-    cases = [
-        case(name, dtype, classes)
-        for dtype in ("float32", "bfloat16", "float16")
-        for name in GPU_MAIN
-        for classes in GPU_CLASSES
+def cpu_cases(*, quick: bool, operations: Names = (), dtypes: Names = ()) -> list[Case]:
+    """Cases on the CPU: of the operations and dtypes named, by default of all, or with `quick` of the main ones."""
+    return [
+        Case(operation, dtype, *shape)
+        for dtype in dtypes or (("float32",) if quick else tuple(DTYPES))
+        for operation in operations or (MAIN if quick or dtype != "float32" else by_importance(MAIN))
+        for shape in (CPU_SHAPES if not quick and operation in MAIN and dtype == "float32" else CPU_FEW)
     ]
-    lesser = [name for name in OPERATIONS if name not in GPU_MAIN]
-    return cases + [case(name, "float32", classes) for name in lesser for classes in GPU_FEW]
 
 
-def overhead_cases(*, quick: bool) -> list[Case]:
+def gpu_cases(*, quick: bool, operations: Names = (), dtypes: Names = (), logits_bytes: int = GPU_BYTES) -> list[Case]:
+    """Cases on the GPU, chosen likewise: as many rows as make `logits_bytes` of logits."""
+    return [
+        Case(operation, dtype, max(1, round(logits_bytes / (classes * DTYPES[dtype]))), classes)
+        for dtype in dtypes or (("float32",) if quick else GPU_DTYPES)
+        for operation in operations or (GPU_MAIN if quick or dtype != "float32" else by_importance(GPU_MAIN))
+        for classes in (GPU_CLASSES if not quick and operation in GPU_MAIN else GPU_FEW)
+    ]
+
+
+def overhead_cases(*, quick: bool, operations: Names = (), dtypes: Names = ()) -> list[Case]:
     """Calls so small that only their overhead counts."""
-    shapes = OVERHEAD_SHAPES[:1] if quick else OVERHEAD_SHAPES
-    return [Case(name, "float32", *shape) for name in OVERHEAD_OPERATIONS for shape in shapes]
+    return [
+        Case(operation, dtype, *shape)
+        for dtype in dtypes or ("float32",)
+        for operation in operations or MAIN
+        for shape in (OVERHEAD_SHAPES[:1] if quick else OVERHEAD_SHAPES)
+    ]
+
+
+def by_importance(first: Names) -> Names:
+    """All operations, these first."""
+    return (*first, *(name for name in OPERATIONS if name not in first))

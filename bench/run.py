@@ -35,10 +35,6 @@ class Settings:
         """Whether this is less than a whole run."""
         return bool(self.operations or self.backends or self.dtypes or self.sections)
 
-    def wants(self, case: Case) -> bool:
-        """Whether a case passes the filters."""
-        return case.operation in (self.operations or (case.operation,)) and case.dtype in (self.dtypes or (case.dtype,))
-
     def wants_section(self, section: str) -> bool:
         """Whether a section passes the filters."""
         return section in (self.sections or SECTIONS)
@@ -51,7 +47,7 @@ class Settings:
     @property
     def seconds(self) -> float:
         """Time for the samples of one case."""
-        return 2.5 if self.quick else 12.0
+        return 2.5 if self.quick else 6.0
 
 
 @dataclass
@@ -95,35 +91,41 @@ class Run:
     # --- what there is to do -------------------------------------------------------------------------------------
 
     def speed_cases(self) -> list[Case]:
-        """The cases of the speed suite that pass the filters."""
-        if self.settings.device == "cpu":
-            listed = cases.cpu_cases(quick=self.settings.quick)
-        else:
-            # Two sets of inputs and results for each library, the copy's buffers and the flush have to fit.
-            room = self.cuda.free_bytes() // 48
-            listed = cases.gpu_cases(quick=self.settings.quick, logits_bytes=min(cases.GPU_BYTES, room))
-        return [case for case in listed if self.settings.wants(case)] if self.settings.wants_section("speed") else []
+        """The cases of the speed suite."""
+        if not self.settings.wants_section("speed"):
+            return []
+        if self.cuda is None:
+            return cases.cpu_cases(**self._chosen())
+        # Two sets of inputs and results for each library, the copy's buffers and the flush have to fit.
+        room = self.cuda.free_bytes() // 48
+        return cases.gpu_cases(**self._chosen(), logits_bytes=min(cases.GPU_BYTES, room))
 
     def overhead_cases(self) -> list[Case]:
-        """The cases of the overhead suite that pass the filters."""
-        listed = cases.overhead_cases(quick=self.settings.quick)
-        wanted = self.settings.wants_section("overhead")
-        return [case for case in listed if self.settings.wants(case)] if wanted else []
+        """The cases of the overhead suite."""
+        return cases.overhead_cases(**self._chosen()) if self.settings.wants_section("overhead") else []
 
     def jacobian_cases(self) -> list[Case]:
         """The gradient at growing C, for the comparison with the full Jacobian."""
-        classes = jacobian.CLASSES_QUICK if self.settings.quick else jacobian.CLASSES
-        wanted = self.settings.wants_section("jacobian") and self.settings.wants(jacobian.case_of(2))
-        return [jacobian.case_of(c) for c in classes] if wanted else []
+        chosen = self.settings
+        asked = jacobian.OPERATION in (chosen.operations or (jacobian.OPERATION,))
+        if not (chosen.wants_section("jacobian") and asked and "float32" in (chosen.dtypes or ("float32",))):
+            return []
+        return [jacobian.case_of(c) for c in (jacobian.CLASSES_QUICK if chosen.quick else jacobian.CLASSES)]
 
     def accuracy_cases(self) -> list[tuple[str, str]]:
         """(operation, dtype) of the accuracy suite."""
-        if not self.settings.wants_section("accuracy"):
+        chosen = self.settings
+        if not chosen.wants_section("accuracy"):
             return []
-        listed = [(name, dtype) for dtype in ("float32", "float64") for name in OPERATIONS]
-        if self.settings.quick:
-            listed = [(name, "float32") for name in ACCURACY_QUICK]
-        return [(name, dtype) for name, dtype in listed if self.settings.wants(Case(name, dtype, 1, 1))]
+        return [
+            (operation, dtype)
+            for dtype in chosen.dtypes or (("float32",) if chosen.quick else ("float32", "float64"))
+            for operation in chosen.operations or (ACCURACY_QUICK if chosen.quick else tuple(OPERATIONS))
+        ]
+
+    def _chosen(self) -> dict[str, Any]:
+        chosen = self.settings
+        return {"quick": chosen.quick, "operations": chosen.operations, "dtypes": chosen.dtypes}
 
     def entrants(self, case: Case) -> list[Contender]:
         """Those that can do a case."""
