@@ -38,20 +38,6 @@ def adversarial(dtype: str) -> list[tuple[str, Inputs, Case]]:
     return found
 
 
-def true_results(operation: str, given: Inputs) -> tuple[Truth, ...]:
-    """The truth of one operation on one adversarial case."""
-    z, v, t = given["logits"], given["tangent"], given["targets"]
-    if operation == "cross_entropy_value_and_grad":
-        return truth.cross_entropy_value_and_grad(z, t)
-    if operation == "cross_entropy_hvp":
-        return (truth.cross_entropy_hvp(v, logits=z, targets=t),)
-    if operation == "softmax_vjp_from_probs":
-        return (truth.softmax_vjp(v, probs=given["probs"]),)
-    if operation in ("softmax_vjp", "softmax_jvp"):
-        return (truth.softmax_jvp(v, logits=z),)
-    return (getattr(truth, operation)(z),)
-
-
 def worst(contender: Contender, case: Case, given: Inputs, true: tuple[Truth, ...]) -> float:
     """The worst error of one contender in one case, in ulp; infinite for a NaN or infinity out of place."""
     shape = case.shape if case.spec.writes_rows else (case.rows,)

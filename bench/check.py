@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import Case
-from bench.inputs import Inputs, known_rows
 from tests import truth
-from tests.real import Real
 from tests.truth import Truth
 
 PROMISED_ULP = 4.0
@@ -31,33 +29,11 @@ class Verdict:
     refusal: str | None = None
 
 
-def true_results(case: Case, inputs: Inputs) -> tuple[Truth, ...]:
-    """The truth of set 0's distinct rows; a mean loss is that of all rows."""
-    distinct = known_rows(case)
-    known = {name: array[:distinct] for name, array in inputs.items() if name != "out"}
-    if case.operation == "cross_entropy_value_and_grad":
-        per_row = truth.cross_entropy(known["logits"], known["targets"], reduction="none")
-        repeats = Real(np.bincount(np.arange(case.rows) % distinct, minlength=distinct))
-        loss = Truth(*((part * repeats).sum() / float(case.rows) for part in per_row))
-        grad = truth.cross_entropy_grad(known["logits"], known["targets"], reduction="sum")
-        return loss, _divided(grad, case.rows)
-    if case.operation == "cross_entropy_hvp":
-        product = truth.cross_entropy_hvp(
-            known["tangent"], logits=known["logits"], targets=known["targets"], reduction="sum"
-        )
-        return (_divided(product, case.rows),)
-    if case.operation == "softmax_vjp_from_probs":
-        return (truth.softmax_vjp(known["tangent"], probs=known["probs"]),)
-    if case.operation in ("softmax_vjp", "softmax_jvp"):
-        return (truth.softmax_jvp(known["tangent"], logits=known["logits"]),)
-    return (getattr(truth, case.operation)(known["logits"]),)
-
-
 def judge(case: Case, results: tuple[Any, ...], true: tuple[Truth, ...], *, ours: bool) -> Verdict:
     """Compare NumPy results with the truth: every distinct row in ulp, every repeat with its first."""
     if len(results) != len(true):
         return Verdict(np.inf, np.inf, f"gave {len(results)} results, expected {len(true)}")
-    ulp = relative = 0.0
+    ulp, relative, repeats = 0.0, 0.0, True
     for result, expected in zip(results, true, strict=True):
         result = np.asarray(result)
         per_row = expected.value.ndim > 0
@@ -67,18 +43,15 @@ def judge(case: Case, results: tuple[Any, ...], true: tuple[Truth, ...], *, ours
         known = result[: expected.value.shape[0]] if per_row else result
         ulp = max(ulp, truth.worst_ulp(known, expected))
         relative = max(relative, _relative(result, expected.value.float()))
-        if ours and per_row and not _repeats(result, len(known)):
-            return Verdict(ulp, relative, "gave different bits for the same row")
+        repeats = repeats and (not ours or not per_row or _repeats(result, len(known)))
     bound = PLAINLY_WRONG[case.dtype]
     if ours and not ulp <= PROMISED_ULP:
         return Verdict(ulp, relative, f"off by {ulp:.3g} ulp, where {PROMISED_ULP:g} are promised")
+    if not repeats:
+        return Verdict(ulp, relative, "gave different bits for the same row")
     if not relative <= bound:
         return Verdict(ulp, relative, f"off by {relative:.2g} of the largest value, where {bound:g} are allowed")
     return Verdict(ulp, relative)
-
-
-def _divided(of: Truth, by: int) -> Truth:
-    return Truth(*(part / float(by) for part in of))
 
 
 def _relative(result: np.ndarray, expected: np.ndarray) -> float:

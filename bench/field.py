@@ -9,9 +9,10 @@ from typing import Any
 
 from bench import inputs as drawn
 from bench.cases import Case
-from bench.check import Verdict, judge, true_results
+from bench.check import Verdict, judge
 from bench.contenders import LIMIT, Contender
 from bench.race import Entrant, Stopwatch, race
+from bench.truths import truths_of_distinct_rows
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ def run_field(
 ) -> dict[str, Outcome]:
     """Check, then race; a sample is `repeat` calls, counted per call."""
     given = [drawn.draw(case, number) for number in range(sets)]
-    true = true_results(case, given[0])
+    true = truths_of_distinct_rows(case, given[0])
     outcomes, entrants = {}, []
     for contender in contenders:
         verdict, calls = enter(case, contender, given, true)

@@ -33,11 +33,6 @@ class Plugin:
         )
         self._task = self._progress.add_task("collecting", total=None)
 
-    def anything_to_do(self) -> bool:
-        """Whether any case passes the filters."""
-        run = self.run
-        return any((run.speed_cases(), run.overhead_cases(), run.jacobian_cases(), run.accuracy_cases()))
-
     # --- pytest's hooks ------------------------------------------------------------------------------------------
 
     def pytest_configure(self, config: pytest.Config) -> None:

@@ -123,7 +123,7 @@ def all_tables(content: dict[str, Any]) -> list[tables.Table]:
     return [table for table in found if table is not None]
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def regenerate(readme: str, runs: Sequence[Named]) -> str:

@@ -90,6 +90,10 @@ class Run:
 
     # --- what there is to do -------------------------------------------------------------------------------------
 
+    def sections_to_do(self) -> list[str]:
+        """The sections that have a case."""
+        return [section for section in SECTIONS if getattr(self, f"{section}_cases")()]
+
     def speed_cases(self) -> list[Case]:
         """The cases of the speed suite."""
         if not self.settings.wants_section("speed"):

@@ -12,7 +12,6 @@ import pytest
 from bench.plugin import Plugin
 from bench.run import Run
 
-SUITES = ("test_speed", "test_overhead", "test_jacobian", "test_accuracy")
 OPTIONS = (
     "-p", "no:cacheprovider", "-p", "no:xdist", "-qq", "--no-header", "--no-summary", "--capture=no",
     "--benchmark-quiet", "-o", "addopts=", "-o", "filterwarnings=default",
@@ -37,9 +36,10 @@ def execute(run: Run, final: Path, console: Any) -> Finished:
         If there was nothing to do or pytest itself failed.
     """
     plugin = Plugin(run, final.with_name(f"{final.stem}-running.json"), console)
-    if not plugin.anything_to_do():
+    sections = run.sections_to_do()
+    if not sections:
         raise RuntimeError("no case passes these filters")
-    suites = [str(Path(__file__).parent / "suites" / f"{suite}.py") for suite in SUITES]
+    suites = [str(Path(__file__).parent / "suites" / f"test_{section}.py") for section in sections]
     previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status = pytest.main([*OPTIONS, *suites], plugins=[plugin])

@@ -10,6 +10,7 @@ from bench import accuracy
 from bench.cases import Case
 from bench.check import PROMISED_ULP
 from bench.plugin import RUN
+from bench.truths import truths
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,7 +33,7 @@ def test_accuracy(run_in_progress: Any, known: Any, operation: str, dtype: str, 
     if dtype not in known:
         known[dtype] = accuracy.adversarial(dtype)
     if (operation, dtype) not in known:
-        known[operation, dtype] = [accuracy.true_results(operation, given) for _, given, _ in known[dtype]]
+        known[operation, dtype] = [truths(operation, given) for _, given, _ in known[dtype]]
     errors = {
         name: accuracy.worst(contender, Case(operation, dtype, *case.shape), given, true)
         for (name, given, case), true in zip(known[dtype], known[operation, dtype], strict=True)

@@ -1,0 +1,133 @@
+"""Contenders and devices for tests of the benchmark: right, wrong, failing, interrupted; no library, no GPU."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.cases import Case
+from bench.contenders import Contender
+
+
+def double_softmax(logits: np.ndarray) -> np.ndarray:
+    """Right to the last digit: computed in a wider type."""
+    z = logits.astype(np.longdouble)
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return (e / e.sum(-1, keepdims=True)).astype(logits.dtype)
+
+
+class Fake(Contender):
+    """A softmax whose results `spoil` may change."""
+
+    def __init__(self, name: str, *, ours: bool = False, spoil: Any = lambda p: p) -> None:
+        self.name, self.ours, self._spoil = name, ours, spoil
+        self.calls = 0
+
+    def obstacle(self, case: Case) -> str | None:
+        return None if case.operation == "softmax" else f"has no {case.operation}"
+
+    def softmax(self, logits: np.ndarray, out: np.ndarray) -> Any:
+        def call() -> np.ndarray:
+            self.calls += 1
+            return self._spoil(double_softmax(logits))
+
+        return call
+
+
+class Raising(Fake):
+    """Fails like a library that does not serve its input."""
+
+    def softmax(self, logits: np.ndarray, out: np.ndarray) -> Any:
+        raise NotImplementedError("not for this dtype")
+
+
+class Interrupting(Fake):
+    """Its user presses Ctrl-C during the second case."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupting")
+        self._seen: set[Any] = set()
+
+    def softmax(self, logits: np.ndarray, out: np.ndarray) -> Any:
+        self._seen.add(logits.shape)
+        if len(self._seen) > 1:
+            raise KeyboardInterrupt
+        return super().softmax(logits, out)
+
+
+class FakeStopwatch:
+    """Every call takes what `seconds` says of it; nothing waits."""
+
+    def __init__(self, seconds: Any) -> None:
+        self._seconds, self.settled = seconds, 0
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def time(self, call: Any, own_stream: bool = False) -> float:
+        call()
+        return self._seconds(call)
+
+
+class FakeCuda:
+    """A device with a clock of its own that remembers what was enqueued, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now = 0.0
+
+    def buffer(self, size: int) -> int:
+        return size
+
+    def fill(self, buffer: int) -> None:
+        self.log.append("fill")
+        self.now += 1.0
+
+    def copy(self, target: int, source: int) -> None:
+        self.log.append(f"copy {source}")
+        self.now += source * 1e-9
+
+    def event(self) -> float:
+        self.log.append("event")
+        return self.now
+
+    def seconds(self, before: float, after: float) -> float:
+        return after - before
+
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
+
+
+CONTENDERS = {
+    "right": lambda: [Fake("numba", ours=True), Fake("peer")],
+    "wrong": lambda: [
+        Fake("numba", ours=True, spoil=lambda p: p * np.float32(1.000002)),
+        Fake("peer", spoil=lambda p: p * np.float32(1.01)),
+        Raising("raising"),
+    ],
+    "interrupted": lambda: [Fake("numba", ours=True), Interrupting()],
+}
+
+
+def main(scenario: str, folder: Path) -> None:
+    """One small run with fake contenders, in a process of its own: pytest runs inside."""
+    from rich.console import Console
+
+    from bench import cases, results
+    from bench.run import Run, Settings
+    from bench.session import execute
+
+    cases.CPU_FEW = ((64, 10), (32, 100), (8, 1000))
+    settings = Settings(quick=True, operations=("softmax",), sections=("speed",))
+    run = Run(settings, CONTENDERS[scenario](), {"absentee (cpu)": "absentee is not installed"})
+    with suppress(RuntimeError):
+        finished = execute(run, folder / f"{results.stem(settings, 'fake')}.json", Console(width=200))
+        print(f"interrupted={finished.interrupted} failures={len(finished.failures)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
