@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.extending
 
 # "numpy": a division by zero is an infinity, not an exception.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """A function that writes its own LLVM code."""
+    return numba.extending.intrinsic(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

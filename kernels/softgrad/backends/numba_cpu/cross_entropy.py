@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.memory import (
     NOTHING,
     Array,
-    Described,
     describe,
     describe_per_row,
     describe_tangents,
@@ -21,51 +21,52 @@ from softgrad.backends.numba_cpu.memory import (
 )
 from softgrad.backends.numba_cpu.targets import classify, sum_rows
 from softgrad.backends.numba_cpu.threads import share
-from softgrad.protocol import Loss
+from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
+from softgrad.protocol import Loss, loss_dtype
 
 
-def cross_entropy(problem: Loss, loss: Array | None, grad: Array | None) -> None:
-    """The loss and its gradient, each where an array is given."""
+def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
+    """The loss, if asked for, and its gradient, if an array is given."""
     laid = Laid(problem)
-    values = None if loss is None else laid.loss_rows(loss)
-    scales = laid.scales()
+    values = laid.values((1,)) if with_loss else None
+    if laid.classes == 0:
+        if values is None:
+            return None
+        laid.without_classes(values, np.inf if problem.z_loss else 0.0)
+    else:
+        scales = laid.scales()
+        of_loss = NOTHING if values is None else describe_per_row(values[0])
 
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-        tiles.cross_entropy_tiles(
-            counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
-            NOTHING if values is None else describe_per_row(values), NOTHING if grad is None else describe(grad),
-        )  # fmt: skip
+        def run(counter: int) -> None:
+            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+            tiles.cross_entropy_tiles(
+                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
+                of_loss, NOTHING if grad is None else describe(grad),
+            )  # fmt: skip
 
-    if laid.rows and laid.classes:
-        share(4 * problem.z.size, laid.tasks, run)
-    elif values is not None:
-        values[...] = np.where(laid.indices.reshape(values.shape) == tiles.IGNORED, 0.0, np.nan)
-    if loss is not None and problem.reduction != "none":
-        loss[...] = laid.reduced(values, when_nothing_counts=np.nan)
+        laid.share(run, 1)
+    return None if values is None else laid.result(values, when_nothing_counts=np.nan)[0]
 
 
-def cross_entropy_jvp(problem: Loss, v: Array, out: Array) -> None:
+def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
     """The loss's derivative along each tangent."""
     laid = Laid(problem)
     v = readable(v)
-    reduced = problem.reduction != "none"
     count, v_step, v_first = describe_tangents(v)
-    values = np.empty((count, 1, laid.rows)) if reduced else out
+    values = laid.values((count,))
+    if laid.classes == 0:
+        laid.without_classes(values, 0.0)
+    elif values.size:
 
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-        tiles.cross_entropy_jvp_tiles(
-            counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, count, v_first, v_step,
-            laid.per_row(values[0]), values.strides[0],
-        )  # fmt: skip
+        def run(counter: int) -> None:
+            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+            cross_entropy_jvp_tiles(
+                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, count, v_first, v_step,
+                describe_per_row(values[0]), values.strides[0],
+            )  # fmt: skip
 
-    if laid.rows and laid.classes and count:
-        share(4 * problem.z.size * (1 + count), laid.tasks, run)
-    elif laid.rows:
-        values[...] = 0.0
-    if reduced:
-        out[...] = [laid.reduced(one, when_nothing_counts=0.0) for one in values]
+        laid.share(run, 1 + count)
+    return laid.result(values, when_nothing_counts=0.0)
 
 
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
@@ -79,13 +80,13 @@ def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     _, out_step, out_first = describe_tangents(out)
 
     def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tiles.BUFFERS + 1, problem.z)
-        tiles.cross_entropy_hvp_tiles(
+        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+        cross_entropy_hvp_tiles(
             counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
             count, v_first, v_step, out_first, out_step,
         )  # fmt: skip
 
-    share(4 * problem.z.size * (1 + count), laid.tasks, run)
+    laid.share(run, 1 + count)
 
 
 class Laid:
@@ -126,27 +127,41 @@ class Laid:
             options,
         )
 
-    def per_row(self, array: Array) -> Described:
-        """An array of one number per row."""
-        return describe_per_row(array)
+    def share(self, run: Callable[[int], None], passes: int) -> None:
+        """Run on as many threads as the work is worth."""
+        share(4 * passes * self._problem.z.size, self.tasks, run)
 
-    def loss_rows(self, loss: Array) -> Array:
-        """Where the rows' losses go: to the caller's array, or to one they are reduced from."""
-        return loss if self._problem.reduction == "none" else np.empty((1, self.rows))
+    def values(self, lead: tuple[int, ...]) -> Array:
+        """One number per row, (*lead, outer, inner): the result, or float64 numbers that it is reduced from."""
+        outer, _, inner = self._problem.z.shape
+        dtype = loss_dtype(self._problem.z.dtype) if self._problem.reduction == "none" else np.float64
+        return np.empty((*lead, outer, inner), dtype)
+
+    def without_classes(self, values: Array, of_a_row: float) -> None:
+        """Sums over nothing are 0, lse = −inf."""
+        values[...] = of_a_row
+        if not self._problem.dense:
+            indices = self.indices.reshape(values.shape[1:])
+            values[:, indices == tiles.IGNORED] = 0.0
+            values[:, indices == tiles.BAD] = np.nan
+
+    def result(self, values: Array, *, when_nothing_counts: float) -> Array:
+        """(*lead, outer, inner) values, or what they are reduced to, (*lead,)."""
+        if self._problem.reduction == "none":
+            return values
+        reduced = np.empty(len(values), loss_dtype(self._problem.z.dtype))
+        if self._by == 0.0:
+            reduced[...] = when_nothing_counts
+        else:
+            with np.errstate(all="ignore"):
+                reduced[...] = np.array([sum_rows(row.ctypes.data, self.rows) for row in values]) / self._by
+        return reduced
 
     def scales(self) -> Array:
         """grad_output, one per row."""
         scale = self._problem.grad_output
         outer, _, inner = self._problem.z.shape
         return np.broadcast_to(np.asarray(scale, np.float64), (outer, inner))
-
-    def reduced(self, values: Array | None, *, when_nothing_counts: float) -> float:
-        """The sum or mean of the rows' (1, rows) float64 numbers."""
-        if self._by == 0.0:
-            return when_nothing_counts
-        assert values is not None
-        with np.errstate(all="ignore"):
-            return float(np.float64(sum_rows(values.ctypes.data, self.rows)) / self._by)
 
 
 def classify_targets(problem: Loss, weights_at: int, indices: Array) -> tuple[int, float]:

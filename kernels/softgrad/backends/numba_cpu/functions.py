@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrad.backends.numba_cpu.compiling import inlined
+from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import bits, f64s, floats, fma, i64s, to_floats, where
 
 INF = np.inf
@@ -29,7 +29,7 @@ _HIGHEST = 400 / LOG2_E
 
 
 @inlined
-def exp_lifted(x, residue):  # type: ignore[no-untyped-def]
+def exp_lifted(x, residue):
     """2^LIFT exp(x + residue), f64: 0 where x < −1123, NaN where x is.  |residue| is a rounding error of x."""
     t = fma(x, f64s(LOG2_E), f64s(_ROUNDER))
     n = t - _ROUNDER
@@ -49,7 +49,7 @@ def exp_lifted(x, residue):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def log1p(x):  # type: ignore[no-untyped-def]
+def log1p(x):
     """log(1 + x), f64, x ≥ 0: with u = 1 + x = 2ᵏ (1 + f), s = f / (2 + f), log(1 + f) = f − f²/2 + s (f²/2 + s² P)."""
     u = 1.0 + x
     lost = where(x < 1.0, x - (u - 1.0), 1.0 - (u - x)) / u
@@ -74,7 +74,7 @@ _SQRT_HALF = int(np.float64(0.5**0.5).view(np.int64))
 
 
 @inlined
-def two_sum(a, b):  # type: ignore[no-untyped-def]
+def two_sum(a, b):
     """a + b rounded, and the rounding error: exact (Knuth)."""
     total = a + b
     of_b = total - a
@@ -82,36 +82,61 @@ def two_sum(a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def unit_below(x):  # type: ignore[no-untyped-def]
+def unit_below(x):
     """The power of two at or below x ≥ 0, f64, at least 2⁻¹⁰⁰⁰; 1 for an infinity or NaN."""
     unit = floats(bits(x) & i64s(0x7FF << 52))
     unit = where(unit > 2.0**-1000, unit, f64s(2.0**-1000))
     return where(x < INF, unit, f64s(1.0))
 
 
-@inlined
-def ratio(a, b):  # type: ignore[no-untyped-def]
-    """a / b as two factors to be multiplied by one after the other: the quotient may leave the range of float64."""
-    power_a, power_b = _exponent(a), _exponent(b)
-    fraction = _divided(a, power_a) / _divided(b, power_b)
-    power = power_a - power_b
+@helper
+def factors(a, b, c, d, over):
+    """a · b · c · d / over as two numbers to be multiplied by one after the other.
+
+    Nothing on the way leaves float64's range, only the result may: so a probability below the smallest normal number
+    is multiplied by what scales it before it is rounded, not after.
+    """
+    power = _exponent(a) + _exponent(b) + _exponent(c) + _exponent(d) - _exponent(over)
+    fraction = _fraction(a) * _fraction(b) * _fraction(c) * _fraction(d) / _fraction(over)
+    power = where(power > 2000, i64s(2000), where(power < -2000, i64s(-2000), power))
     first = power >> 1
     return _power(first), fraction * _power(power - first)
 
 
+@helper
+def times(x, a, b, over):
+    """x · a · b / over, likewise."""
+    first, second = factors(a, b, f64s(1.0), f64s(1.0), over)
+    return x * first * second
+
+
 @inlined
-def _exponent(x):  # type: ignore[no-untyped-def]
+def two_product(a, b):
+    """a · b rounded, and the rounding error: exact (Dekker) where nothing over- or underflows."""
+    product = a * b
+    a_high, b_high = a * _SPLIT, b * _SPLIT
+    a_high, b_high = a_high - (a_high - a), b_high - (b_high - b)
+    a_low, b_low = a - a_high, b - b_high
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+_SPLIT = 2.0**27 + 1.0
+
+
+@inlined
+def _exponent(x):
     return ((bits(x) & i64s(0x7FF << 52)) >> 52) - 1023
 
 
 @inlined
-def _divided(x, n):  # type: ignore[no-untyped-def]
-    """x / 2ⁿ, in two steps, because 2⁻ⁿ may not be a normal number."""
+def _fraction(x):
+    """x / 2ⁿ, n its exponent, in two steps, because 2⁻ⁿ may not be a normal number."""
+    n = _exponent(x)
     half = n >> 1
     return x * _power(-half) * _power(half - n)
 
 
 @inlined
-def _power(n):  # type: ignore[no-untyped-def]
+def _power(n):
     """2ⁿ for −1022 ≤ n ≤ 1023."""
     return floats((n + 1023) << 52)

@@ -24,9 +24,11 @@ from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features as host_features
 from numba import types
 from numba.core import cgutils
-from numba.core.typeconv import Conversion
+from numba.core.typeconv.castgraph import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
+from numba.extending import lower_builtin, lower_cast, models, register_model
+
+from softgrad.backends.numba_cpu.compiling import intrinsic
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -75,7 +77,7 @@ def _cast(context: Any, builder: Any, source: Any, target: Vector, value: Any) -
     return _splat(builder, context.cast(builder, value, source, scalar), target)
 
 
-# --- operators ------------------------------------------------------------------------------------------------------
+# --- operators ---
 
 
 def _operator(op: Any, arity: int, emit: Callable[[Any, Vector, list[Any]], Any], *, compares: bool = False) -> None:
@@ -125,23 +127,12 @@ _operator(operator.rshift, 2, lambda builder, _, args: builder.ashr(*args))
 for _op, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
     _operator(getattr(operator, _op), 2, _comparison(_symbol), compares=True)
 # In-place forms are the same functions: a vector has no identity.
-for _op in ("add", "sub", "mul", "truediv", "and", "or"):
-    _plain = getattr(operator, _op + "_" if _op in ("and", "or") else _op)
-    _operator(
-        getattr(operator, "i" + _op),
-        2,
-        {
-            "add": _arithmetic("fadd", "add"),
-            "sub": _arithmetic("fsub", "sub"),
-            "mul": _arithmetic("fmul", "mul"),
-            "truediv": lambda builder, _, args: builder.fdiv(*args),
-            "and": lambda builder, _, args: builder.and_(*args),
-            "or": lambda builder, _, args: builder.or_(*args),
-        }[_op],
-    )
+_operator(operator.iadd, 2, _arithmetic("fadd", "add"))
+_operator(operator.isub, 2, _arithmetic("fsub", "sub"))
+_operator(operator.imul, 2, _arithmetic("fmul", "mul"))
 
 
-# --- functions --------------------------------------------------------------------------------------------------------
+# --- functions ---
 
 
 def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
@@ -155,64 +146,64 @@ def _suffix(vector: Vector) -> str:
 
 
 @intrinsic
-def fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+def fma(typing_context, a, b, c):
     """a · b + c, rounded once where the machine can do so at no cost (else twice: nothing here depends on it)."""
     vector = next(x for x in (a, b, c) if isinstance(x, Vector))
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _call(builder, f"llvm.fmuladd.{_suffix(vector)}", vector.llvm, list(args))
 
     return signature(vector, vector, vector, vector), codegen
 
 
 @intrinsic
-def where(typing_context, mask, a, b):  # type: ignore[no-untyped-def]
+def where(typing_context, mask, a, b):
     """a where the mask is set, else b."""
     vector = a if isinstance(a, Vector) else b
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.select(*args)
 
     return signature(vector, mask, vector, vector), codegen
 
 
 @intrinsic
-def larger(typing_context, a, b):  # type: ignore[no-untyped-def]
+def larger(typing_context, a, b):
     """a where a > b, else b: the machine's own maximum; a NaN in a is passed over, one in b kept."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.select(builder.fcmp_ordered(">", *args), *args)
 
     return signature(b, b, b), codegen
 
 
 @intrinsic
-def absolute(typing_context, a):  # type: ignore[no-untyped-def]
+def absolute(typing_context, a):
     """|a|."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _call(builder, f"llvm.fabs.{_suffix(a)}", a.llvm, list(args))
 
     return signature(a, a), codegen
 
 
 @intrinsic
-def bits(typing_context, a):  # type: ignore[no-untyped-def]
+def bits(typing_context, a):
     """The bits of floats as integers."""
     integers = _INTEGERS[a.count]
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.bitcast(args[0], integers.llvm)
 
     return signature(integers, a), codegen
 
 
 @intrinsic
-def floats(typing_context, a):  # type: ignore[no-untyped-def]
+def floats(typing_context, a):
     """Integers taken as the bits of floats."""
     vector = {16: f32, 8: f64}[a.count]
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.bitcast(args[0], vector.llvm)
 
     return signature(vector, a), codegen
@@ -220,8 +211,8 @@ def floats(typing_context, a):  # type: ignore[no-untyped-def]
 
 def _splatter(vector: Vector) -> Any:
     @intrinsic
-    def splat(typing_context, x):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def splat(typing_context, x):
+        def codegen(context, builder, sig, args):
             return args[0]
 
         return signature(vector, vector), codegen
@@ -234,8 +225,8 @@ f32s, f64s, i32s, i64s = map(_splatter, (f32, f64, i32, i64))
 
 def _counter(vector: Vector) -> Any:
     @intrinsic
-    def lane_numbers(typing_context):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def lane_numbers(typing_context):
+        def codegen(context, builder, sig, args):
             return ir.Constant(vector.llvm, list(range(vector.count)))
 
         return signature(vector), codegen
@@ -247,11 +238,11 @@ lane_numbers32, lane_numbers64 = _counter(i32), _counter(i64)
 
 
 @intrinsic
-def lane(typing_context, a, i):  # type: ignore[no-untyped-def]
+def lane(typing_context, a, i):
     """Element i."""
     scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}.get(a.name)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         element = builder.extract_element(args[0], args[1])
         return element if scalar is not None else builder.zext(element, I8)
 
@@ -259,21 +250,21 @@ def lane(typing_context, a, i):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def with_lane(typing_context, a, i, x):  # type: ignore[no-untyped-def]
+def with_lane(typing_context, a, i, x):
     """A copy of vector a with element i replaced by x."""
     scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.insert_element(args[0], args[2], args[1])
 
     return signature(a, a, types.int64, scalar), codegen
 
 
 @intrinsic
-def anywhere(typing_context, mask):  # type: ignore[no-untyped-def]
+def anywhere(typing_context, mask):
     """Whether any element of a mask is set."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         word = builder.bitcast(args[0], ir.IntType(mask.count))
         return builder.zext(builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0)), I8)
 
@@ -282,10 +273,10 @@ def anywhere(typing_context, mask):  # type: ignore[no-untyped-def]
 
 def _halving(emit: Callable[[Any, Any, Any], Any]) -> Any:
     @intrinsic
-    def across(typing_context, a):  # type: ignore[no-untyped-def]
+    def across(typing_context, a):
         scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             value, n = args[0], a.count
             while n > 1:
                 n //= 2
@@ -317,14 +308,14 @@ def _max(builder: Any, a: Any, b: Any) -> Any:
 sum_across, max_across = _halving(_add), _halving(_max)
 
 
-# --- conversions ------------------------------------------------------------------------------------------------------
+# --- conversions ---
 
 
 @intrinsic
-def halves(typing_context, a):  # type: ignore[no-untyped-def]
+def halves(typing_context, a):
     """Sixteen float32 as twice eight float64."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         parts = []
         for start in (0, 8):
             picks = ir.Constant(ir.VectorType(I32, 8), list(range(start, start + 8)))
@@ -335,10 +326,10 @@ def halves(typing_context, a):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def joined(typing_context, a, b):  # type: ignore[no-untyped-def]
+def joined(typing_context, a, b):
     """Twice eight float64 as sixteen float32, each rounded."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         narrow = ir.VectorType(F32, 8)
         a, b = (builder.fptrunc(x, narrow) for x in args)
         return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 16), list(range(16))))
@@ -347,28 +338,28 @@ def joined(typing_context, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def to_integers(typing_context, a):  # type: ignore[no-untyped-def]
+def to_integers(typing_context, a):
     """Small whole numbers as integers."""
     integers = _INTEGERS[a.count]
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.fptosi(args[0], integers.llvm)
 
     return signature(integers, a), codegen
 
 
 @intrinsic
-def to_floats(typing_context, a):  # type: ignore[no-untyped-def]
+def to_floats(typing_context, a):
     """Integers as floats."""
     vector = {16: f32, 8: f64}[a.count]
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.sitofp(args[0], vector.llvm)
 
     return signature(vector, a), codegen
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
+# --- memory ---
 
 
 def _at(builder: Any, address: Any, element: Any) -> Any:
@@ -382,16 +373,16 @@ def _loader(result: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any])
     name = f"v{result.count}{'i' if isinstance(stored, ir.IntType) else 'f'}{align * 8}"
 
     @intrinsic
-    def load(typing_context, address):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def load(typing_context, address):
+        def codegen(context, builder, sig, args):
             value = builder.load(_at(builder, args[0], memory), align=align)
             return convert(builder, value)
 
         return signature(result, types.int64), codegen
 
     @intrinsic
-    def load_part(typing_context, address, n):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def load_part(typing_context, address, n):
+        def codegen(context, builder, sig, args):
             value = _call(
                 builder,
                 f"llvm.masked.load.{name}.p0",
@@ -416,8 +407,8 @@ def _storer(source: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any])
     name = f"v{source.count}{'i' if isinstance(stored, ir.IntType) else 'f'}{align * 8}"
 
     @intrinsic
-    def store(typing_context, address, v):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def store(typing_context, address, v):
+        def codegen(context, builder, sig, args):
             value = convert(builder, args[1])
             builder.store(value, _at(builder, args[0], memory), align=align)
             return context.get_dummy_value()
@@ -425,8 +416,8 @@ def _storer(source: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any])
         return signature(types.none, types.int64, source), codegen
 
     @intrinsic
-    def store_part(typing_context, address, v, n):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def store_part(typing_context, address, v, n):
+        def codegen(context, builder, sig, args):
             value = convert(builder, args[1])
             mask = _first(builder, args[2], source.count)
             _call(
@@ -440,8 +431,8 @@ def _storer(source: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any])
         return signature(types.none, types.int64, source, types.int64), codegen
 
     @intrinsic
-    def stream(typing_context, address, v):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def stream(typing_context, address, v):
+        def codegen(context, builder, sig, args):
             value = convert(builder, args[1])
             instruction = builder.store(value, _at(builder, args[0], memory), align=align * source.count)
             instruction.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
@@ -464,7 +455,7 @@ def _zero(vector: ir.VectorType) -> Any:
     return ir.Constant(vector, None)
 
 
-# --- 16-bit formats, widened and rounded in registers -------------------------------------------------------------------
+# --- 16-bit formats, widened and rounded in registers ---
 # By integer arithmetic, which every machine has, except where the machine converts float16 itself.
 
 _CONVERTS_HALF = platform.machine() in ("arm64", "aarch64") or bool(host_features().get("f16c"))
@@ -555,14 +546,14 @@ store_f64_to_half, store_part_f64_to_half, _ = _storer(f64, I16, _narrowed(_roun
 store_f64_to_bfloat, store_part_f64_to_bfloat, _ = _storer(f64, I16, _narrowed(_round_bfloat))
 
 
-# --- shared work --------------------------------------------------------------------------------------------------------
+# --- shared work ---
 
 
 @intrinsic
-def take(typing_context, address):  # type: ignore[no-untyped-def]
+def take(typing_context, address):
     """The int64 at an address, and one added to it, as one indivisible step among threads."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.atomic_rmw("add", _at(builder, args[0], I64), I64(1), "monotonic")
 
     return signature(types.int64, types.int64), codegen

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from softgrad.backends.numba_cpu import tile_products
 from softgrad.backends.numba_cpu.memory import (
     Array,

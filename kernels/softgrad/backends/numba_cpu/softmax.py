@@ -7,6 +7,7 @@ import numpy as np
 from softgrad.backends.numba_cpu import tile_softmax
 from softgrad.backends.numba_cpu.memory import Array, describe, describe_per_row, has_one_row_tiles, tile_scratch
 from softgrad.backends.numba_cpu.threads import share
+from softgrad.protocol import loss_dtype
 
 
 def softmax(z: Array, out: Array) -> None:
@@ -21,12 +22,13 @@ def log_softmax(z: Array, out: Array) -> None:
         _by_tiles(tile_softmax.LOG_SOFTMAX, z, describe(out))
 
 
-def logsumexp(z: Array, out: Array) -> None:
-    """log Σ exp(z), into `out` (outer, inner)."""
-    if z.shape[1] == 0:
-        out[...] = -np.inf
-    elif z.size:
+def logsumexp(z: Array) -> Array:
+    """log Σ exp(z), (outer, inner)."""
+    outer, classes, inner = z.shape
+    out = np.full((outer, inner), -np.inf, loss_dtype(z.dtype))
+    if classes and out.size:
         _by_tiles(tile_softmax.LOGSUMEXP, z, describe_per_row(out))
+    return out
 
 
 def _by_tiles(operation: int, z: Array, out: tuple[int, ...]) -> None:

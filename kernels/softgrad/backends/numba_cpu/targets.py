@@ -7,11 +7,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.compiling import helper, intrinsic, kernel
 from softgrad.backends.numba_cpu.functions import two_sum
-from softgrad.backends.numba_cpu.lanes import f64s, lane, load_f64, load_part_f64, store_part_i64, i64s
+from softgrad.backends.numba_cpu.lanes import f64s, i64s, lane, load_f64, load_part_f64, store_part_i64
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
 from softgrad.backends.numba_cpu.tiles import add, row_offset
 
@@ -21,8 +20,8 @@ INTEGERS = {"i1": 0, "i2": 1, "i4": 2, "i8": 3, "u1": 4, "u2": 5, "u4": 6, "u8":
 
 def _loader(bits: int, signed: bool) -> Any:
     @intrinsic
-    def load(typing_context, address):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def load(typing_context, address):
+        def codegen(context, builder, sig, args):
             integer = ir.IntType(bits)
             x = builder.load(builder.inttoptr(args[0], integer.as_pointer()), align=bits // 8)
             if bits == 64:
@@ -40,7 +39,7 @@ _u1, _u2, _u4, _u8 = (_loader(bits, False) for bits in (8, 16, 32, 64))
 
 
 @helper
-def load_integer(address, kind):  # type: ignore[no-untyped-def]
+def load_integer(address, kind):
     """An integer of any kind as int64, its value kept."""
     if kind == 3:
         return _i8(address)
@@ -56,7 +55,7 @@ def load_integer(address, kind):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def first_bad(targets, rows, classes, ignores, ignore_index):  # type: ignore[no-untyped-def]
+def first_bad(targets, rows, classes, ignores, ignore_index):
     """The first row whose target is neither in [0, C) nor ignored; −1 if there is none."""
     stride = targets[1] if targets[5] == 1 else targets[3]
     plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
@@ -69,8 +68,8 @@ def first_bad(targets, rows, classes, ignores, ignore_index):  # type: ignore[no
 
 
 @kernel
-def classify(targets, rows, classes, ignores, ignore_index, weights, indices):  # type: ignore[no-untyped-def]
-    """Write each row's target as int64, or IGNORED, or BAD; the number of rows that count, and the sum of their weights."""
+def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
+    """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights."""
     count, high, low = 0, 0.0, 0.0
     stride = targets[1] if targets[5] == 1 else targets[3]
     plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
@@ -91,7 +90,7 @@ def classify(targets, rows, classes, ignores, ignore_index, weights, indices):  
 
 
 @kernel
-def sum_rows(address, rows):  # type: ignore[no-untyped-def]
+def sum_rows(address, rows):
     """Σ of float64 numbers side by side to twice their precision, in an order fixed by their count."""
     high, low = f64s(0.0), f64s(0.0)
     for j in range(rows >> 3):

@@ -131,12 +131,13 @@ def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
 def allowed() -> int:
     """How many threads may be used: what numba was told, and no more than this process has processors."""
     parallel: Any = numba.np.ufunc.parallel
+    config: Any = numba.config
     # get_num_threads() starts numba's own pool; before that nobody can have called set_num_threads().
     if getattr(parallel, "_is_initialized", False):
         return int(numba.get_num_threads())
     if "NUMBA_NUM_THREADS" in os.environ:
-        return int(numba.config.NUMBA_NUM_THREADS)
-    return min(int(numba.config.NUMBA_NUM_THREADS), _QUOTA)
+        return int(config.NUMBA_NUM_THREADS)
+    return min(int(config.NUMBA_NUM_THREADS), _QUOTA)
 
 
 def _processors_by_quota() -> int:

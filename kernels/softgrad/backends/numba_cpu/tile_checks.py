@@ -11,7 +11,7 @@ BUFFERS = 1
 
 
 @kernel
-def bad_rows(counter, scratch, rows, classes, one_row, log, tolerance, probs, out):  # type: ignore[no-untyped-def]
+def bad_rows(counter, scratch, rows, classes, one_row, log, tolerance, probs, out):
     """1 for a row with a negative entry, or that does not sum to 1; else, and where there is a NaN, 0."""
     (p_at,) = scratch
     tiles = tiles_in(rows, classes, one_row)
@@ -30,6 +30,6 @@ def bad_rows(counter, scratch, rows, classes, one_row, log, tolerance, probs, ou
             negative = i64s(max_across(negative))
         total = sum_tile(p_at, tile)
         off = (absolute(total - 1.0) > tolerance) | (negative > 0)
-        bad = where(off & (total == total), f64s(1.0), f64s(0.0))  # noqa: PLR0124
+        bad = where(off & (total == total), f64s(1.0), f64s(0.0))
         store_per_row(out, bad, tile)
         i = take(counter)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
-from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, ratio
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
+from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, times, two_product
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f64s,
@@ -28,7 +28,6 @@ from softgrad.backends.numba_cpu.lanes import (
     with_lane,
 )
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials
-from softgrad.backends.numba_cpu.tile_products import centre, settled
 from softgrad.backends.numba_cpu.tiles import (
     add,
     classes_at,
@@ -45,30 +44,58 @@ from softgrad.backends.numba_cpu.tiles import (
 )
 
 INF = math.inf
-BUFFERS = 5
+# z, the rest of z, e, two factors of the slope, D, v, v as it was.
+BUFFERS = 8
 # What an int64 target says of a row without one.
 IGNORED, BAD = -1, -2
+# 2 ζ lse may leave float64's range, of which the probabilities it multiplies then bring it back.
+DOWN = 2.0**-64
+# log1p(x) = x to the last digit, long before x is below the smallest normal number.
+TINY = 1e-200
 
 
 @helper
-def cap(z_at, slope_at, softcap, tile):  # type: ignore[no-untyped-def]
-    """Replace z by softcap · tanh(z / softcap); −inf stays masked, +inf stays (its row is NaN).  Its slope σ."""
+def cap(scratch, softcap, tile):
+    """Replace z by softcap · tanh(z / softcap); −inf stays masked, +inf stays (its row is NaN).
+
+    The rounding errors of x = z / softcap and of the product would be magnified by exp, so both are carried along in
+    the rest.  The slope is stored as two factors: where q is below the smallest normal number, √q = exp(−|x|) twice.
+    """
+    z_at, rest_at, _, slope_at, slope_2_at, _, _, _ = scratch
     for j in range(height(tile)):
         z = load_f64(z_at + 64 * j)
         x = z / softcap
-        q = exp_lifted(-2.0 * absolute(x), f64s(0.0)) * (1.0 / ONE)
-        store_f64(slope_at + 64 * j, 4.0 * q / ((1.0 + q) * (1.0 + q)))
-        capped = x
+        product, error = two_product(x, f64s(softcap))
+        x_rest = ((z - product) - error) / softcap
+        x_rest = where(x_rest - x_rest == 0.0, x_rest, f64s(0.0))
+        size = absolute(x)
+        size_rest = where(x < 0.0, -x_rest, x_rest)
+        root = exp_lifted(-size, -size_rest) * (1.0 / ONE)
+        q = exp_lifted(-2.0 * size, -2.0 * size_rest) * (1.0 / ONE)
+        slope = 4.0 * q / ((1.0 + q) * (1.0 + q))
+        faint = q < 1e-290
+        store_f64(slope_at + 64 * j, where(faint, 2.0 * root, slope))
+        store_f64(slope_2_at + 64 * j, where(faint, 2.0 * root, f64s(1.0)))
+        tanh = x
         for i in range(8):
-            capped = with_lane(capped, i, math.tanh(lane(x, i)))
+            tanh = with_lane(tanh, i, math.tanh(lane(x, i)))
+        capped, rest = two_product(tanh, f64s(softcap))
+        rest += softcap * x_rest * slope
         # tanh(x) = x to the last digit, and z / softcap may have lost digits below the smallest normal number.
-        keeps = (absolute(x) < 1e-9) | (absolute(z) == INF)
-        store_f64(z_at + 64 * j, where(keeps, z, capped * softcap))
+        as_it_is = (size < 1e-9) | (absolute(z) == INF)
+        store_f64(z_at + 64 * j, where(as_it_is, z, capped))
+        store_f64(rest_at + 64 * j, where(as_it_is, f64s(0.0), where(rest - rest == 0.0, rest, f64s(0.0))))
+
+
+@inlined
+def times_slope(y, j, scratch):
+    """y times the softcap's slope at vector j."""
+    return y * load_f64(scratch[3] + 64 * j) * load_f64(scratch[4] + 64 * j)
 
 
 @helper
-def spread(d_at, targets, dense, weights, epsilon, tile):  # type: ignore[no-untyped-def]
-    """Fill D; ΣD.  `weights`: address of float64 weights, padded with zeros to a multiple of eight; 0 if there are none."""
+def spread(d_at, targets, dense, weights, epsilon, tile):
+    """Fill D; ΣD.  `weights`: address of float64 weights, zeros up to a multiple of eight; 0 if there are none."""
     classes = tile[2]
     if dense:
         fill(d_at, targets, tile, 0.0)
@@ -76,27 +103,24 @@ def spread(d_at, targets, dense, weights, epsilon, tile):  # type: ignore[no-unt
         share = where(classes_at(j, tile) < classes, f64s(epsilon / classes), f64s(0.0))
         d = load_f64(d_at + 64 * j) * (1.0 - epsilon) + share if dense else share
         if weights != 0:
-            if tile[3]:
-                d = d * load_f64(weights + 64 * j)
-            else:
-                d = d * load_scalar(weights + 8 * j)
+            d = d * load_f64(weights + 64 * j) if tile[3] else d * load_scalar(weights + 8 * j)
         store_f64(d_at + 64 * j, d)
     return sum_tile(d_at, tile)
 
 
-@helper
-def load_scalar(address):  # type: ignore[no-untyped-def]
+@inlined
+def load_scalar(address):
     """A float64 in every lane."""
     return f64s(lane(load_part_f64(address, 1), 0))
 
 
 @helper
-def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap):  # type: ignore[no-untyped-def]
-    """Everything a row's loss and derivatives are made of: (t, h, ΣD, m, k, s, e_t, rest_t, l)."""
-    z_at, e_at, slope_at, d_at, _ = scratch
+def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap):
+    """Everything a row's loss and derivatives are made of: (t, h, ΣD, m, k, s, e_t, rest_t, rest_k, l)."""
+    z_at, rest_at, e_at, _, _, d_at, _, _ = scratch
     fill(z_at, z, tile, -INF)
     if softcap > 0.0:
-        cap(z_at, slope_at, softcap, tile)
+        cap(scratch, softcap, tile)
     t, h, sum_d = i64s(IGNORED), f64s(0.0), f64s(0.0)
     if not dense:
         t = load_indices(indices, tile)
@@ -106,12 +130,12 @@ def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
                 h = with_lane(h, i, lane(h, i) * lane(load_part_f64(weights + 8 * max(lane(t, i), 0), 1), 0))
     if dense or epsilon > 0.0:
         sum_d = spread(d_at, targets, dense, weights, epsilon, tile)
-    m, k, s, e_t, rest_t, _, l = exponentials(z_at, e_at, t, tile)
-    return t, h, sum_d, m, k, s, e_t, rest_t, l
+    m, k, s, e_t, rest_t, rest_k, l = exponentials(z_at, rest_at if softcap > 0.0 else 0, e_at, t, tile)
+    return t, h, sum_d, m, k, s, e_t, rest_t, rest_k, l
 
 
 @helper
-def load_indices(indices, tile):  # type: ignore[no-untyped-def]
+def load_indices(indices, tile):
     """Targets of a tile's rows; lanes without a row repeat the last."""
     t = load_i64(indices + 8 * tile[0]) if tile[1] == 8 else i64s(0)
     if tile[1] < 8:
@@ -123,14 +147,16 @@ def load_indices(indices, tile):  # type: ignore[no-untyped-def]
 
 
 @helper
-def losses(scratch, t, h, sum_d, m, l, has_spread, zeta, tile):  # type: ignore[no-untyped-def]
+def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
     """Σ_j W_j (m − z_j) + l ΣW + ζ lse²."""
-    z_at, _, _, d_at, _ = scratch
+    z_at, d_at = scratch[0], scratch[5]
     loss = sum_d * l
     gap = m - pick(z_at, where(t < 0, i64s(0), t), tile)
     # 0 · ∞ = 0: a masked target without mass.
     gap = where((h == 0.0) & (gap == INF), f64s(0.0), gap)
-    loss += where(t < 0, f64s(0.0), h * (gap + l))
+    # A sure row's l = rest / e may be below the smallest normal number though h l is not.
+    sure = (gap == 0.0) & (l < TINY)
+    loss += where(t < 0, f64s(0.0), where(sure, times(rest_k, h, f64s(1.0), f64s(ONE)), h * (gap + l)))
     if has_spread:
         high, low = f64s(0.0), f64s(0.0)
         for j in range(height(tile)):
@@ -144,40 +170,45 @@ def losses(scratch, t, h, sum_d, m, l, has_spread, zeta, tile):  # type: ignore[
     return loss
 
 
-@helper
-def settle(x, t, dead):  # type: ignore[no-untyped-def]
+@inlined
+def settle(x, t, dead):
     """Rows that count for nothing are exactly 0, rows whose target is out of range NaN."""
     x = where(t == BAD, f64s(math.nan), x)
     return where((t == IGNORED) | dead, f64s(0.0), x)
 
 
-@helper
-def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):  # type: ignore[no-untyped-def]
-    """Vector j of p F − W, scaled; at the target `at_t`."""
-    _, e_at, _, d_at, _ = scratch
-    g = load_f64(e_at + 64 * j) * first * second
-    if has_spread:
-        g -= scale * load_f64(d_at + 64 * j)
-    return where(classes_at(j, tile) == t, at_t, g)
+@inlined
+def factor(mass, zeta, m, l):
+    """(mass + 2 ζ lse) · DOWN."""
+    return mass * DOWN + (2.0 * zeta * DOWN) * (m + l) if zeta != 0.0 else mass * DOWN
 
 
 @helper
-def gradient_at_target(scratch, tile, t, h, factor_but_h, e_t, rest_t, s, scale, has_spread):  # type: ignore[no-untyped-def]
-    """p_t (F − h) − D_t − h rest_t / s, scaled: what is left where p_t − 1 has no digits."""
-    _, _, _, d_at, _ = scratch
-    first, second = ratio(scale * h, s)
-    g = -(rest_t * first * second)
-    first, second = ratio(scale * factor_but_h, s)
-    g += where(factor_but_h == 0.0, f64s(0.0), e_t * first * second)
+def gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread):
+    """p_t (F − h) − D_t − h rest_t / s, scaled: what is left where p_t − 1 has no digits.  `others`: (F − h) DOWN."""
+    g = -times(rest_t, scale, h, s)
+    first, second = factors(scale, others, f64s(1.0 / DOWN), f64s(1.0), s)
+    g += where(others == 0.0, f64s(0.0), e_t * first * second)
     if has_spread:
         g -= scale * pick(d_at, where(t < 0, i64s(0), t), tile)
     return g
 
 
+@inlined
+def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):
+    """Vector j of p F − W, scaled; at the target `at_t`."""
+    g = load_f64(scratch[2] + 64 * j) * first * second
+    if has_spread:
+        g -= scale * load_f64(scratch[5] + 64 * j)
+    return where(classes_at(j, tile) == t, at_t, g)
+
+
 @kernel
-def cross_entropy_tiles(counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, loss, grad):  # type: ignore[no-untyped-def]  # noqa: E501
+def cross_entropy_tiles(
+    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, loss, grad
+):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
-    _, _, slope_at, _, v_at = scratch
+    d_at, v_at = scratch[5], scratch[6]
     epsilon, zeta, softcap, by, dead = options
     has_spread = dense or epsilon > 0.0
     none_counts = f64s(dead) > 0.0
@@ -185,101 +216,22 @@ def cross_entropy_tiles(counter, scratch, rows, classes, one_row, z, targets, de
     i = take(counter)
     while i < tiles:
         tile = tile_number(i, rows, classes, one_row)
-        t, h, sum_d, m, k, s, e_t, rest_t, l = rows_of(
+        t, h, sum_d, m, _, s, e_t, rest_t, rest_k, l = rows_of(
             tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
         )
         counts = i64s(0) if dense else t  # probabilities: every row
         if loss[0] != 0:
-            values = losses(scratch, t, h, sum_d, m, l, has_spread, zeta, tile)
-            store_per_row(loss, settle(values, counts, counts != counts), tile)  # noqa: PLR0124
+            values = losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile)
+            store_per_row(loss, settle(values, counts, counts != counts), tile)
         if grad[0] != 0:
             scale = load_per_row(scales, tile) / by
-            factor_but_h = sum_d + 2.0 * zeta * (m + l) if zeta != 0.0 else sum_d
-            first, second = ratio(scale * (h + factor_but_h), s)
-            at_t = gradient_at_target(scratch, tile, t, h, factor_but_h, e_t, rest_t, s, scale, has_spread)
+            first, second = factors(scale, factor(h + sum_d, zeta, m, l), f64s(1.0 / DOWN), f64s(1.0), s)
+            others = factor(sum_d, zeta, m, l)
+            at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
             for j in range(height(tile)):
                 g = gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread)
                 if softcap > 0.0:
-                    g *= load_f64(slope_at + 64 * j)
+                    g = times_slope(g, j, scratch)
                 store_f64(v_at + 64 * j, settle(g, counts, none_counts))
             spill(v_at, grad, tile)
-        i = take(counter)
-
-
-@kernel
-def cross_entropy_jvp_tiles(counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, count_v, v, v_step, out, out_step):  # type: ignore[no-untyped-def]  # noqa: E501
-    """ΣW Σ p u − Σ W u, u = v − v[t] (v[k] for probabilities), and ζ's part."""
-    z_at, e_at, slope_at, d_at, v_at = scratch
-    epsilon, zeta, softcap, _, _ = options
-    has_spread = dense or epsilon > 0.0
-    tiles = tiles_in(rows, classes, one_row)
-    i = take(counter)
-    while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
-        t, h, sum_d, m, k, s, e_t, rest_t, l = rows_of(
-            tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
-        )
-        counts = i64s(0) if dense else t
-        for n in range(count_v):
-            fill(v_at, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, 0.0)
-            if softcap > 0.0:
-                for j in range(height(tile)):
-                    store_f64(v_at + 64 * j, load_f64(v_at + 64 * j) * load_f64(slope_at + 64 * j))
-            unit, mean, v_ref = centre(v_at, z_at, e_at, s, where(t < 0, k, t), True, tile)
-            slope = (h + sum_d) * mean
-            if has_spread:
-                high, low = f64s(0.0), f64s(0.0)
-                for j in range(height(tile)):
-                    high, low = add(high, low, load_f64(d_at + 64 * j) * load_f64(v_at + 64 * j))
-                slope -= total(high, low, tile)
-            if zeta != 0.0:
-                slope += 2.0 * zeta * (m + l) * (v_ref / unit + mean)
-            values = settle(slope * unit, counts, counts != counts)  # noqa: PLR0124
-            store_per_row((out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), values, tile)
-        i = take(counter)
-
-
-@kernel
-def cross_entropy_hvp_tiles(counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, count_v, v, v_step, out, out_step):  # type: ignore[no-untyped-def]  # noqa: E501
-    """p (F (u − Σ p u) + 2 ζ Σ p v), scaled; through the cap where there is one."""
-    z_at, e_at, slope_at, _, v_at, raw_at = scratch
-    five = (z_at, e_at, slope_at, scratch[3], v_at)
-    epsilon, zeta, softcap, by, dead = options
-    has_spread = dense or epsilon > 0.0
-    none_counts = f64s(dead) > 0.0
-    tiles = tiles_in(rows, classes, one_row)
-    i = take(counter)
-    while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
-        t, h, sum_d, m, k, s, e_t, rest_t, l = rows_of(
-            tile, five, z, targets, dense, indices, weights, epsilon, softcap
-        )
-        counts = i64s(0) if dense else t
-        scale = load_per_row(scales, tile) / by
-        factor_but_h = sum_d + 2.0 * zeta * (m + l) if zeta != 0.0 else sum_d
-        first_g, second_g = ratio(scale * (h + factor_but_h), s)
-        at_t = gradient_at_target(five, tile, t, h, factor_but_h, e_t, rest_t, s, scale, has_spread)
-        for n in range(count_v):
-            fill(v_at, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, 0.0)
-            if softcap > 0.0:
-                for j in range(height(tile)):
-                    raw = load_f64(v_at + 64 * j)
-                    store_f64(raw_at + 64 * j, raw)
-                    store_f64(v_at + 64 * j, raw * load_f64(slope_at + 64 * j))
-            unit, mean, v_ref = centre(v_at, z_at, e_at, s, k, True, tile)
-            first, second = ratio(scale * unit, s)
-            for j in range(height(tile)):
-                x = (load_f64(v_at + 64 * j) - mean) * (h + factor_but_h)
-                if zeta != 0.0:
-                    x += 2.0 * zeta * (v_ref / unit + mean)
-                z_j = load_f64(z_at + 64 * j)
-                y = settled(x * load_f64(e_at + 64 * j) * first * second, z_j, s)
-                if softcap > 0.0:
-                    slope = load_f64(slope_at + 64 * j)
-                    g = gradient(j, five, tile, t, at_t, first_g, second_g, scale, has_spread)
-                    # σ' = −2 σ tanh(z / cap) / cap; 0 where σ is, also at a masked class.
-                    bend = where(slope == 0.0, f64s(0.0), slope * (z_j / softcap) * (-2.0 / softcap))
-                    y = y * slope + g * bend * load_f64(raw_at + 64 * j)
-                store_f64(v_at + 64 * j, settle(y, counts, none_counts))
-            spill(v_at, (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), tile)
         i = take(counter)

@@ -13,15 +13,21 @@ from softgrad.backends.numba_cpu.tiles import add, classes_at, height, largest, 
 
 
 @helper
-def exponentials(z_at, e_at, t, tile):  # type: ignore[no-untyped-def]
-    """Fill e from z; (m, k, s, e_t, rest_t, rest_k, l).  t −1: no target, e_t 0."""
+def exponentials(z_at, rest_at, e_at, t, tile):
+    """Fill e from z (+ rest, far below 1, where its address is not 0); (m, k, s, e_t, rest_t, rest_k, l).
+
+    t < 0: no target, e_t 0.
+    """
     m, k = largest(z_at, tile)
     high, low = f64s(0.0), f64s(0.0)
     for j in range(height(tile)):
         z = load_f64(z_at + 64 * j)
         d, residue = two_sum(z, -m)
         # A difference that overflows, or of infinities, has no rounding error.
-        e = exp_lifted(d, where(residue - residue == 0.0, residue, f64s(0.0)))
+        residue = where(residue - residue == 0.0, residue, f64s(0.0))
+        if rest_at != 0:
+            residue += load_f64(rest_at + 64 * j)
+        e = exp_lifted(d, residue)
         store_f64(e_at + 64 * j, e)
         classes = classes_at(j, tile)
         high, low = add(high, low, where((classes == k) | (classes == t), f64s(0.0), e))

@@ -30,7 +30,7 @@ ONE_ROW = 64
 
 
 @helper
-def load_some(address, n, kind):  # type: ignore[no-untyped-def]
+def load_some(address, n, kind):
     """The first n of eight numbers side by side in memory, the others 0."""
     if kind == FLOAT64:
         return lanes.load_part_f64(address, n)
@@ -42,7 +42,7 @@ def load_some(address, n, kind):  # type: ignore[no-untyped-def]
 
 
 @helper
-def store_some(address, x, n, kind):  # type: ignore[no-untyped-def]
+def store_some(address, x, n, kind):
     """The first n of eight numbers, side by side in memory, rounded once (16-bit ones from float32)."""
     if kind == FLOAT64:
         lanes.store_part_f64(address, x, n)
@@ -55,13 +55,13 @@ def store_some(address, x, n, kind):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def height(tile):  # type: ignore[no-untyped-def]
+def height(tile):
     """H."""
     return (tile[2] + 7) >> 3 if tile[3] else tile[2]
 
 
 @inlined
-def classes_at(j, tile):  # type: ignore[no-untyped-def]
+def classes_at(j, tile):
     """Which class each lane of vector j stands for."""
     if tile[3]:
         return lane_numbers64() + 8 * j
@@ -69,7 +69,7 @@ def classes_at(j, tile):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def across(x, tile):  # type: ignore[no-untyped-def]
+def across(x, tile):
     """The sum over the row of what each lane has summed."""
     if tile[3]:
         return f64s(lanes.sum_across(x))
@@ -77,7 +77,7 @@ def across(x, tile):  # type: ignore[no-untyped-def]
 
 
 @helper
-def row_offset(array, row):  # type: ignore[no-untyped-def]
+def row_offset(array, row):
     """Address of a row's first class."""
     inner = array[5]
     if inner == 1:
@@ -86,7 +86,7 @@ def row_offset(array, row):  # type: ignore[no-untyped-def]
 
 
 @helper
-def fill(buffer, array, tile, padding):  # type: ignore[no-untyped-def]
+def fill(buffer, array, tile, padding):
     """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row repeat the last."""
     first, rows, classes, one_row = tile
     stride, kind = array[2], array[4]
@@ -113,7 +113,7 @@ def fill(buffer, array, tile, padding):  # type: ignore[no-untyped-def]
 
 
 @helper
-def spill(buffer, array, tile):  # type: ignore[no-untyped-def]
+def spill(buffer, array, tile):
     """Write a tile to an array's rows."""
     first, rows, classes, one_row = tile
     stride, kind = array[2], array[4]
@@ -132,12 +132,12 @@ def spill(buffer, array, tile):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _size(kind):  # type: ignore[no-untyped-def]
+def _size(kind):
     return 8 if kind == FLOAT64 else 4 if kind == FLOAT32 else 2
 
 
 @helper
-def pick(buffer, which, tile):  # type: ignore[no-untyped-def]
+def pick(buffer, which, tile):
     """The entry of each row at class `which`."""
     if tile[3]:
         return f64s(lane(lanes.load_part_f64(buffer + 8 * lane(which, 0), 1), 0))
@@ -148,14 +148,14 @@ def pick(buffer, which, tile):  # type: ignore[no-untyped-def]
 
 
 @helper
-def largest(buffer, tile):  # type: ignore[no-untyped-def]
+def largest(buffer, tile):
     """m and k of each row: the first largest class; m is NaN where there is one, k then any class."""
     m, k, lost = f64s(-np.inf), i64s(0), i64s(0)
     for j in range(height(tile)):
         z = load_f64(buffer + 64 * j)
         k = where(z > m, classes_at(j, tile), k)
         m = where(z > m, z, m)
-        lost = where(z != z, i64s(1), lost)  # noqa: PLR0124
+        lost = where(z != z, i64s(1), lost)
     if tile[3]:
         best = f64s(lanes.max_across(m))
         k = i64s(-lanes.max_across(where(m == best, -k, i64s(-tile[2]))))
@@ -164,20 +164,20 @@ def largest(buffer, tile):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def add(high, low, x):  # type: ignore[no-untyped-def]
+def add(high, low, x):
     """(high, low) + x, exact to twice the precision: the error of a sum does not grow with C."""
     high, error = two_sum(high, x)
     return high, low + error
 
 
 @inlined
-def value(high, low):  # type: ignore[no-untyped-def]
+def value(high, low):
     """high + low; an infinite sum has no error term."""
     return where(high - high == 0.0, high + low, high)
 
 
 @helper
-def sum_tile(buffer, tile):  # type: ignore[no-untyped-def]
+def sum_tile(buffer, tile):
     """Σ over the classes; lanes beyond C must hold 0."""
     high, low = f64s(0.0), f64s(0.0)
     for j in range(height(tile)):
@@ -186,7 +186,7 @@ def sum_tile(buffer, tile):  # type: ignore[no-untyped-def]
 
 
 @helper
-def total(high, low, tile):  # type: ignore[no-untyped-def]
+def total(high, low, tile):
     """The sum of a row from those of its lanes."""
     if not tile[3]:
         return value(high, low)
@@ -197,11 +197,11 @@ def total(high, low, tile):  # type: ignore[no-untyped-def]
     return value(f64s(high_sum), f64s(low_sum))
 
 
-# --- numbers per row --------------------------------------------------------------------------------------------------
+# --- numbers per row ---
 
 
 @helper
-def load_per_row(array, tile):  # type: ignore[no-untyped-def]
+def load_per_row(array, tile):
     """One number per row of an array without a class axis."""
     if tile[3]:
         return f64s(lane(load_some(row_offset(array, tile[0]), 1, array[4]), 0))
@@ -212,23 +212,23 @@ def load_per_row(array, tile):  # type: ignore[no-untyped-def]
 
 
 @helper
-def store_per_row(array, x, tile):  # type: ignore[no-untyped-def]
+def store_per_row(array, x, tile):
     """Write one number per row."""
     for i in range(tile[1]):
         store_some(row_offset(array, tile[0] + i), f64s(lane(x, i)), 1, array[4])
 
 
-# --- sharing tiles out to threads ---------------------------------------------------------------------------------------
+# --- sharing tiles out to threads ---
 
 
 @inlined
-def tiles_in(rows, classes, one_row):  # type: ignore[no-untyped-def]
+def tiles_in(rows, classes, one_row):
     """How many tiles hold that many rows."""
     return rows if one_row else (rows + 7) >> 3
 
 
 @inlined
-def tile_number(i, rows, classes, one_row):  # type: ignore[no-untyped-def]
+def tile_number(i, rows, classes, one_row):
     """The i-th tile."""
     if one_row:
         return i, 1, classes, 1
