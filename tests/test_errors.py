@@ -289,7 +289,7 @@ class TestProbs:
     def test_that_do_not_sum_to_one(self, backend: str, name: str) -> None:
         argument, point = self.rows(name)
         point[1, :, 2] *= 2.0
-        says = (f"`{argument}`", "(1, 2)", "sum to", "Were logits (Z) meant?", "logits=")
+        says = (f"`{argument}`", "(1, 2)", "sums to", "Were logits (Z) meant?", "logits=")
         refused(name, {"logits": LEFT_OUT, argument: point}, ValueError, says)
         refused(name, {"logits": LEFT_OUT, argument: point, "check_probs": True}, ValueError, says)
         calls.call(name, **{"logits": LEFT_OUT, argument: point, "check_probs": False})
@@ -311,7 +311,7 @@ class TestProbs:
             if passes:
                 calls.call(name, **changes)
             else:
-                refused(name, changes, ValueError, ("sum to 1.0012",))
+                refused(name, changes, ValueError, ("sums to 1.0012",))
 
     def test_of_16_bits_are_allowed_their_rounding(self, backend: str, name: str) -> None:
         argument, point = self.rows(name)
@@ -321,7 +321,7 @@ class TestProbs:
             if passes:
                 calls.call(name, **changes)
             else:
-                refused(name, changes, ValueError, ("sum to 1.0",))
+                refused(name, changes, ValueError, ("sums to 1.0",))
 
 
 @pytest.mark.parametrize("name", ["softmax_jvp", "softmax_vjp", "softmax_jacobian"])

@@ -322,7 +322,7 @@ def probs_values(backend: Backend, name: str, probs: Array, axis: int) -> None:
     else:
         with np.errstate(all="ignore"):
             total = np.exp(row).sum() if log else row.sum()
-        fault = f"the {'exponentials' if log else 'entries'} of {which} sum to {total:.6g}, not 1"
+        fault = f"{'exp of ' if log else ''}{which} sums to {total:.6g}, not 1"
     what = "log_softmax(logits)" if log else "softmax(logits), A,"
     raise ValueError(
         f"`{name}` must be {what} but {fault}. Were logits (Z) meant? Then pass `logits=`. "
