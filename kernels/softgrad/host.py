@@ -71,7 +71,7 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
     if a is b:
         return "same"
     try:
-        if not np.shares_memory(a, b, max_work=_BOUNDED_WORK):
+        if not np.shares_memory(a, b, _BOUNDED_WORK):
             return "none"
     except np.exceptions.TooHardError:
         return "partial"
