@@ -107,7 +107,7 @@ def _is_one_of_the_four(dtype: Any) -> bool:
 
 def _is_array(array: Any) -> bool:
     speaks = ("__array__", "__dlpack__", "__cuda_array_interface__")
-    return any(hasattr(array, protocol) for protocol in speaks) and not isinstance(array, np.generic)
+    return any(hasattr(type(array), protocol) for protocol in speaks) and not isinstance(array, np.generic)
 
 
 def _plain(native: Array) -> Array:

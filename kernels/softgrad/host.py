@@ -49,7 +49,7 @@ def _judge_elements(name: str, sequence: Any) -> None:
             continue
         if isinstance(element, _SEQUENCES):
             _judge_elements(f"{name}[{i}]", element)
-        elif not is_host(element) and any(hasattr(element, speaks) for speaks in ("__array__", "__dlpack__")):
+        elif not is_host(element) and any(hasattr(kind, speaks) for speaks in ("__array__", "__dlpack__")):
             raise TypeError(unserved(f"{name}[{i}]", element))
 
 

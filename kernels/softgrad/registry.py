@@ -57,14 +57,16 @@ def _to_numpy(name: str, array: Any) -> str:
     """The expression that makes a NumPy array of it, if there is one."""
     if isinstance(array, np.ma.MaskedArray):
         return f"`{name}.filled(-np.inf)`, which masks those classes" if name == "logits" else f"`{name}.filled(...)`"
-    if hasattr(array, "detach"):
+    # Looked up on the type: an attribute of the object itself may be computed, and raise.
+    kind = type(array)
+    if hasattr(kind, "detach"):
         return f"`{name}.detach().cpu().numpy()`"
-    if hasattr(array, "to_numpy"):
+    if hasattr(kind, "to_numpy"):
         return f"`{name}.to_numpy()`"
-    if hasattr(array, "copy_to_host"):  # Numba's device arrays
+    if hasattr(kind, "copy_to_host"):  # Numba's device arrays
         return f"`{name}.copy_to_host()`"
-    if type(array).__module__.partition(".")[0] == "cupy":
+    if kind.__module__.partition(".")[0] == "cupy":
         return f"`cupy.asnumpy({name})`"
-    if any(hasattr(array, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
+    if any(hasattr(kind, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
         return f"`np.asarray({name})`"
     return ""
