@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench import machine
 
+NEEDED = ("pytest", "pytest_benchmark", "rich", "ml_dtypes")
 INTERRUPTED = 130
 LOG_WIDTH = 160
 
@@ -61,6 +63,9 @@ def main(argv: list[str]) -> int:
 def run(given: argparse.Namespace) -> int:
     """Check and time, keep the results, show the tables."""
     machine.limit_threads(given.threads)
+    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} missing here; `pip install 'softgrad[bench]'` brings what it needs")
     from bench import results
     from bench.report import all_tables
     from bench.run import Run, Settings

@@ -35,7 +35,7 @@ def speed_figure(content: dict[str, Any], path: Path, operations: tuple[str, ...
     with _figure(path, len(drawn), (4.6 * len(drawn), 4.4)) as (figure, axes):
         for ax, (operation, points) in zip(axes, drawn.items(), strict=True):
             classes = sorted(points)
-            for name in tables.contender_names(entry for case in points.values() for entry in case.values()):
+            for name in tables.contender_names(content, _all(points)):
                 own = [(c, points[c][name]["gb_per_s"]) for c in classes if name in points[c]]
                 ours = any(name in points[c] and points[c][name]["ours"] for c in classes)
                 ax.plot(
@@ -46,7 +46,7 @@ def speed_figure(content: dict[str, Any], path: Path, operations: tuple[str, ...
             if limit:
                 ax.plot(*zip(*limit, strict=True), "k--", linewidth=1.8, label="limit: copy of the same bytes")
             ax.set_xscale("log")
-            ax.set_ylim(bottom=0)
+            ax.set_yscale("log")
             ax.set_title(operation, fontsize=12)
             ax.set_xlabel("classes C")
         axes[0].set_ylabel("GB/s (each input and output once)")
@@ -64,7 +64,7 @@ def jacobian_figure(content: dict[str, Any], path: Path) -> bool:
     with _figure(path, 2, (9.6, 4.4)) as (_, axes):
         panels = (("time", "median", "seconds per call"), ("memory", "peak_bytes", "peak bytes"))
         for ax, (what, key, label) in zip(axes, panels, strict=True):
-            for name in tables.contender_names(found):
+            for name in tables.contender_names(content, found):
                 own = [(e["classes"], e[key]) for e in found if e["contender"] == name and e.get(key)]
                 if not own:
                     continue
@@ -115,6 +115,10 @@ def _largest_batches(grouped: Any, operation: str, dtype: str) -> dict[int, dict
         ):
             largest[case.classes] = case
     return {classes: grouped[case] for classes, case in largest.items()}
+
+
+def _all(points: Any) -> list[Any]:
+    return [entry for case in points.values() for entry in case.values()]
 
 
 def _legend_below(figure: Any, axes: Any) -> None:

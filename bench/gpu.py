@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,17 +48,22 @@ class CupyRuntime:
         self._cuda.deviceSynchronize()
 
     def free_bytes(self) -> int:
-        """Free memory, the pool's own given back first."""
-        self._cupy.get_default_memory_pool().free_all_blocks()
+        """Free memory, the pools' own given back first."""
+        self.release()
         return int(self._cuda.memGetInfo()[0])
 
-    def peak(self, contender: Any, call: Callable[[], Any]) -> int:
+    def release(self) -> None:
+        """Give back what the libraries' pools keep for later."""
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()
+
+    def peak(self, call: Callable[[], Any]) -> int:
         """Bytes that CuPy's pool had to ask the device for during a call."""
         pool = self._cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before = pool.total_bytes()
-        with contender.active():
-            kept = call()
+        kept = call()
         self.synchronize()
         peak = pool.total_bytes() - before
         del kept
@@ -107,10 +113,14 @@ class TorchRuntime:
 
     def free_bytes(self) -> int:
         """Free memory, the allocator's own given back first."""
-        self._cuda.empty_cache()
+        self.release()
         return int(self._cuda.mem_get_info()[0])
 
-    def peak(self, contender: Any, call: Callable[[], Any]) -> None:
+    def release(self) -> None:
+        """Give back what the allocator keeps for later."""
+        self._cuda.empty_cache()
+
+    def peak(self, call: Callable[[], Any]) -> None:
         """Without CuPy no allocator serves all contenders, so none is asked."""
 
     def name(self) -> str:

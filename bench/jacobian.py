@@ -14,14 +14,15 @@ from bench.cases import Case
 
 OPERATION = "cross_entropy_value_and_grad"
 ROWS = 16
-CLASSES = tuple(2**n for n in range(1, 14))
-CLASSES_QUICK = tuple(2**n for n in range(1, 14, 2))
+# Beyond 8192 only softgrad goes on, to where the work outweighs the cost of the call.
+CLASSES = tuple(2**n for n in range(1, 18))
+CLASSES_QUICK = tuple(2**n for n in range(1, 18, 2))
 # The arrays of (B, C, C) that softgrad.naive holds at once, at most.
 JACOBIANS_HELD = 3
 MOST_MEMORY = 6 << 30
 MOST_MEMORY_QUICK = 1 << 30
 WAY = "naive"  # the contender that builds it
-FIT_FROM = 256  # smaller C measure the cost of a call, not of its work
+FIT_ABOVE = 4.0  # times the smallest value: below, the cost of the call outweighs its work
 
 
 def case_of(classes: int) -> Case:
@@ -50,9 +51,14 @@ def host_peak(call: Callable[[], Any]) -> int:
     return peak
 
 
-def slope(classes: Sequence[int], values: Sequence[float], start: int = FIT_FROM) -> float | None:
-    """k of the least-squares fit value ∝ C^k over C ≥ start; None where fewer than two points are left."""
-    points = [(math.log(c), math.log(v)) for c, v in zip(classes, values, strict=True) if c >= start and v > 0]
+def slope(classes: Sequence[int], values: Sequence[float]) -> float | None:
+    """k of the least-squares fit value ∝ C^k, where values exceed `FIT_ABOVE` times the smallest.
+
+    None where that leaves fewer than two points.
+    """
+    known = [(c, v) for c, v in zip(classes, values, strict=True) if v]
+    floor = FIT_ABOVE * min((v for _, v in known), default=0.0)
+    points = [(math.log(c), math.log(v)) for c, v in known if v > floor]
     if len(points) < 2:
         return None
     mean_x, mean_y = (sum(p[i] for p in points) / len(points) for i in (0, 1))

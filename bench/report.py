@@ -51,7 +51,8 @@ def speed_section(runs: Sequence[Named]) -> str:
             "Medians of interleaved samples on inputs that no cache holds any more; every result was checked against "
             "the truth before it was timed. `copy` is the limit: the time to copy as many bytes as the operation reads "
             "and writes once, with as many threads. softgrad's cells say what percentage of that speed they reach, "
-            "the others' how many times as long they take as softgrad's first column.",
+            "the others' how many times as long they take as softgrad's first column; the spread is half of the widest "
+            "interquartile range.",
             _figure_link(name, "speed"),
             *(table.markdown() for table in tables.speed_tables(content, chosen, ("float32",))),
         ]
@@ -107,18 +108,18 @@ def full_report(runs: Sequence[Named]) -> str:
     for name, content in runs:
         about = content["softgrad"]
         versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-        parts += [f"## {about['device_name']}", _measured(name, content), f"Versions: {versions}."]
-        parts += [_method(content)]
+        parts += [f"## {about['device_name']}", _measured(name, content, base=""), f"Versions: {versions}."]
+        parts += [_method(content), _figure_link(name, "speed", base=""), _figure_link(name, "jacobian", base="")]
         parts += [table.markdown() for table in all_tables(content)]
         parts += [tables.notes(content, tuple(tables.OPERATIONS))]
     return _paragraphs(parts)
 
 
 def all_tables(content: dict[str, Any]) -> list[tables.Table]:
-    """Every table that a result file has something for."""
+    """Every table that a result file has something for; speed, which most look for, comes last and is in sight."""
     found = [
-        *tables.speed_tables(content), tables.overhead_table(content), tables.jacobian_table(content),
-        tables.accuracy_table(content), tables.refused_table(content), tables.absent_table(content),
+        tables.absent_table(content), tables.refused_table(content), tables.accuracy_table(content),
+        tables.jacobian_table(content), tables.overhead_table(content), *tables.speed_tables(content),
     ]  # fmt: skip
     return [table for table in found if table is not None]
 
@@ -162,9 +163,9 @@ def write(paths: Sequence[Path]) -> list[Path]:
     return [*written, RESULTS, README]
 
 
-def _measured(name: str, content: dict[str, Any]) -> str:
+def _measured(name: str, content: dict[str, Any], base: str = "bench/") -> str:
     about, date = content["softgrad"], content["datetime"][:10]
-    return f"{about['device_name']}, {date} ([`bench/results/{name}`](bench/results/{name}))."
+    return f"{about['device_name']}, {date} ([`bench/results/{name}`]({base}results/{name}))."
 
 
 def _method(content: dict[str, Any]) -> str:
@@ -183,7 +184,7 @@ def _figure_name(result: str, what: str) -> str:
     return f"{Path(result).stem}-{what}.svg"
 
 
-def _figure_link(result: str, what: str) -> str:
+def _figure_link(result: str, what: str, base: str = "bench/") -> str:
     alt = {
         "speed": "Throughput against the number of classes",
         "jacobian": "Time and memory against the number of classes",

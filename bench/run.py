@@ -146,6 +146,8 @@ class Run:
         return self._raced[1]
 
     def _race(self, case: Case) -> dict[str, Outcome]:
+        if self.cuda is not None:
+            self.cuda.release()
         on_cpu = self.settings.device == "cpu"
         sets = inputs.sets_to_rotate(case) if on_cpu else 2
         caches = inputs.cache_state(case, sets) if on_cpu else "cold: L2 flushed before each sample"
@@ -191,14 +193,10 @@ class Run:
         return machine.available_memory() if self.cuda is None else self.cuda.free_bytes()
 
     def peak(self, case: Case, contender: Contender) -> int | None:
-        """Peak memory of one call; None where the device's allocator cannot be asked."""
-        given = inputs.draw(case, 1)
-        if self.cuda is None:
-            del given["out"]  # a result counts
-            call = contender.prepare(case, given | {"out": None})
-            with contender.active():
-                return jacobian.host_peak(call)
-        return self.cuda.peak(contender, contender.prepare(case, given))
+        """Peak memory of one call, its results included; None where the device's allocator cannot be asked."""
+        call = contender.prepare(case, inputs.draw(case, 1) | {"out": None})
+        with contender.active():
+            return jacobian.host_peak(call) if self.cuda is None else self.cuda.peak(call)
 
     def stopwatch(self, what: str) -> Any:
         """The clock for a "device"'s work or for the "host"'s cost."""

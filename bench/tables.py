@@ -19,15 +19,16 @@ NO_DIGIT = 0.5  # a relative error from here on leaves none
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a header and rows of text; the first column is left-aligned."""
+    """A title, a header and rows of text; the first column is left-aligned, the others too if `words`."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: bool = False
 
     def markdown(self) -> str:
         """As GitHub renders it."""
-        lines = [self.header, ["---"] + ["---:"] * (len(self.header) - 1), *self.rows]
+        lines = [self.header, ["---", *["---" if self.words else "---:"] * (len(self.header) - 1)], *self.rows]
         body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         return f"**{self.title}**\n\n{body}\n"
 
@@ -37,7 +38,7 @@ class Table:
 
         table = RichTable(title=self.title, title_justify="left", title_style="bold")
         for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
+            table.add_column(name, justify="right" if i and not self.words else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(re.sub(r"\*\*(.+?)\*\*", r"[bold]\1[/bold]", cell) for cell in row))
         return table
@@ -62,14 +63,10 @@ def by_case(found: Iterable[Entry]) -> dict[Case, dict[str, Entry]]:
     return grouped
 
 
-def contender_names(found: Iterable[dict[str, Any]]) -> list[str]:
-    """Contenders that occur, softgrad's backends first; not the copy."""
-    ours: dict[str, None] = {}
-    peers: dict[str, None] = {}
-    for entry in found:
-        if entry["contender"] != LIMIT:
-            (ours if entry["ours"] else peers)[entry["contender"]] = None
-    return [*ours, *peers]
+def contender_names(content: dict[str, Any], found: Iterable[dict[str, Any]]) -> list[str]:
+    """Contenders that occur, in the order in which the run lists them: softgrad's backends first; not the copy."""
+    occurring = {entry["contender"] for entry in found}
+    return [name for name in content["softgrad"]["contenders"] if name in occurring]
 
 
 def leader(case: dict[str, Entry]) -> Entry | None:
@@ -89,14 +86,15 @@ def speed_tables(content: dict[str, Any], operations: Sequence[str] = (), dtypes
             kinds.setdefault((case.operation, case.dtype), []).append(case)
     tables = []
     for (operation, dtype), cases in sorted(kinds.items(), key=lambda item: _place(*item[0])):
-        names = contender_names(entry for case in cases for entry in grouped[case].values())
+        names = contender_names(content, (entry for case in cases for entry in grouped[case].values()))
         rows = [
             [f"{case.rows:,} × {case.classes:,}", f"{case.bytes / 1e6:,.1f}", _copy_cell(grouped[case])]
             + [_speed_cell(grouped[case], name) for name in names]
+            + [_spread_cell(grouped[case])]
             for case in cases
         ]
         title = f"`{operation}`, {dtype}: {OPERATIONS[operation].formula}"
-        tables.append(Table(title, ["B × C", "MB", LIMIT, *names], rows))
+        tables.append(Table(title, ["B × C", "MB", LIMIT, *names, "spread"], rows))
     return tables
 
 
@@ -105,7 +103,7 @@ def overhead_table(content: dict[str, Any]) -> Table | None:
     grouped = by_case(entries(content, "overhead"))
     if not grouped:
         return None
-    names = contender_names(entry for case in grouped.values() for entry in case.values())
+    names = contender_names(content, (entry for case in grouped.values() for entry in case.values()))
     rows = [
         [f"`{case.operation}` {case.rows} × {case.classes}"]
         + [f"{found[name]['median'] * 1e6:.3g}" if name in found else "" for name in names]
@@ -119,7 +117,7 @@ def accuracy_table(content: dict[str, Any], dtypes: Sequence[str] = ()) -> Table
     found = [entry for entry in content["softgrad"]["accuracy"] if entry["dtype"] in (dtypes or (entry["dtype"],))]
     if not found:
         return None
-    names = contender_names(found)
+    names = contender_names(content, found)
     at = {(entry["operation"], entry["dtype"], entry["contender"]): float(entry["worst_ulp"]) for entry in found}
     kinds = sorted({key[:2] for key in at}, key=lambda kind: _place(*kind))
     rows = [
@@ -135,7 +133,7 @@ def jacobian_table(content: dict[str, Any]) -> Table | None:
     grouped = by_case(entries(content, "jacobian"))
     if not grouped:
         return None
-    names = contender_names(entry for case in grouped.values() for entry in case.values())
+    names = contender_names(content, (entry for case in grouped.values() for entry in case.values()))
     header = ["C", *(f"{name}, {what}" for name in names for what in ("time", "memory"))]
     rows = []
     for case, found in grouped.items():
@@ -145,13 +143,11 @@ def jacobian_table(content: dict[str, Any]) -> Table | None:
                 peak = found[name].get("peak_bytes")
                 cells += [time_text(found[name]["median"]), "?" if peak is None else bytes_text(peak)]
             else:
-                cells += ["does not fit", ""]
+                cells += ["does not fit" if name in content["softgrad"]["stopped"] else "refused", ""]
         rows.append([f"{case.classes:,}", *cells])
     fits = slopes(content)
-    rows.append(
-        [f"fit, C ≥ {jacobian.FIT_FROM}"]
-        + [power_text(fits[name][what]) for name in names for what in ("time", "memory")]
-    )
+    powers = [power_text(fits[name][what]) for name in names for what in ("time", "memory")]
+    rows.append(["fit", *powers])
     title = f"Loss and gradient of {jacobian.ROWS} rows, float32: fused, and by the full Jacobian (naive)"
     return Table(title, header, rows)
 
@@ -160,7 +156,7 @@ def slopes(content: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Per contender the fitted powers of C of time and memory."""
     fits = {}
     found = entries(content, "jacobian")
-    for name in contender_names(found):
+    for name in contender_names(content, found):
         own = [entry for entry in found if entry["contender"] == name]
         classes = [entry["classes"] for entry in own]
         fits[name] = {
@@ -172,15 +168,15 @@ def slopes(content: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 def absent_table(content: dict[str, Any]) -> Table | None:
     """Who did not take part, and why."""
-    absent = content["softgrad"]["absent"]
-    return Table("Absent", ["contender", "reason"], [[n, r] for n, r in absent.items()]) if absent else None
+    rows = [[*item] for item in content["softgrad"]["absent"].items()]
+    return Table("Absent", ["contender", "reason"], rows, words=True) if rows else None
 
 
 def refused_table(content: dict[str, Any]) -> Table | None:
     """Who was refused a timing, and why."""
     refused = content["softgrad"]["refused"]
     rows = [[entry["case"], entry["contender"], entry["reason"]] for entry in refused]
-    return Table("Refused a timing", ["case", "contender", "reason"], rows) if rows else None
+    return Table("Refused a timing", ["case", "contender", "reason"], rows, words=True) if rows else None
 
 
 def notes(content: dict[str, Any], operations: Sequence[str]) -> str:
@@ -232,6 +228,11 @@ def _speed_cell(case: dict[str, Entry], name: str) -> str:
     return time_text(entry["median"]) + ratio
 
 
+def _spread_cell(case: dict[str, Entry]) -> str:
+    """The widest interquartile range of a case's contenders, in percent of the median."""
+    return f"±{max(50.0 * entry['iqr'] / entry['median'] for entry in case.values()):.0f} %"
+
+
 def time_text(seconds: float) -> str:
     """Three digits and a unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
@@ -254,13 +255,18 @@ def ulp_text(ulp: float, dtype: str) -> str:
     if not math.isfinite(ulp):
         return "NaN or ∞"
     if ulp * eps >= NO_DIGIT:
-        return f"{ulp:.1e}: no digit"
-    return f"{ulp:.1f}" if ulp < 100 else f"{ulp:,.0f}" if ulp < 1e6 else f"{ulp:.1e}"
+        return f"{_power_of_ten(ulp)}: no digit"
+    return f"{ulp:.1f}" if ulp < 100 else f"{ulp:,.0f}" if ulp < 1e6 else _power_of_ten(ulp)
 
 
 def power_text(power: float | None) -> str:
     """∝ C^k."""
     return "" if power is None else f"∝ C^{power:.2f}"
+
+
+def _power_of_ten(x: float) -> str:
+    digits, exponent = f"{x:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
 
 
 def _three(x: float) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU for itself
 
 import jax
 import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -49,11 +50,11 @@ class Backend(Contender):
 
 
 class CudaBackend(Backend):
-    """A backend over device arrays, made from CuPy or Numba as the backend's users have them."""
+    """A backend over device arrays: CuPy's where CuPy is installed, else Numba's."""
 
     def __init__(self, backend: str) -> None:
         super().__init__(backend)
-        if backend == "cupy":
+        if importlib.util.find_spec("cupy") is not None:
             import cupy
 
             self._to_device, self._to_host = cupy.asarray, cupy.asnumpy
