@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where (cpu)")
     made.add_argument("--threads", type=int, default=machine.cores(), help="for every contender (all cores)")
     made.add_argument("--results", type=Path, default=None, metavar="FOLDER", help="where result files are kept")
+    made.add_argument("--resume", action="store_true", help="go on with an interrupted run of these settings")
     made.add_argument(
         "--report", action="store_true", help="run nothing: make figures, bench/RESULTS.md and the README's sections"
     )
@@ -55,6 +56,8 @@ def main(argv: list[str]) -> int:
         if given.compare is not None and not (given.quick or filtered):
             return compare(given, None)
         return run(given)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         print(f"python3 ci bench: {error}", file=sys.stderr)
         return 2
@@ -77,8 +80,16 @@ def run(given: argparse.Namespace) -> int:
     )  # fmt: skip
     going = Run.start(settings)
     console = wide_console()
-    final = (given.results or results.FOLDER) / f"{results.stem(settings, results.device_name(going))}.json"
-    finished = execute(going, final, console)
+    folder = given.results or results.FOLDER
+    final = folder / f"{results.stem(settings, results.device_name(going))}.json"
+    resumed = None
+    if given.resume:
+        resumed, earlier = results.to_resume(folder, going)
+        going.go_on_from(earlier)
+        console.print(f"going on from {resumed.name}: {len(going.taken_over)} measurements", highlight=False)
+    if going.load_at_start is not None and going.load_at_start > machine.BUSY * machine.cores():
+        console.print(f"This machine is busy (load {going.load_at_start:.1f}): times will be noisy.", style="yellow")
+    finished = execute(going, final, console, resumed)
     for table in all_tables(results.load(finished.path)):
         console.print(table.rich())
     for failure in finished.failures:

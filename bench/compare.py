@@ -32,10 +32,9 @@ def comparison(now: dict[str, Any], before: dict[str, Any], *, ours_only: bool =
 
 def earlier_than(path: Path, candidates: Sequence[Path]) -> Path:
     """The newest result before `path` of the same machine and device; ValueError where there is none."""
-    own = results.load(path)["softgrad"]
+    own = results.load(path)["softgrad"]["device_name"]
     index = list(candidates).index(path) if path in candidates else len(candidates)
     for candidate in reversed(candidates[:index]):
-        about = results.load(candidate)["softgrad"]
-        if (about["device"], about["device_name"]) == (own["device"], own["device_name"]):
+        if results.load(candidate)["softgrad"]["device_name"] == own:
             return candidate
-    raise ValueError(f"there is no earlier result of {own['device_name']} to compare {path.name} with")
+    raise ValueError(f"there is no earlier result of {own} to compare {path.name} with")

@@ -13,6 +13,7 @@ PACKAGES = (
     "cupy-cuda12x", "cupy-cuda13x", "numba-cuda", "liger-kernel", "quack-kernels", "triton", "pytest-benchmark",
 )  # fmt: skip
 DEFAULT_CACHE = 64 << 20
+BUSY = 0.5  # waiting processes per core, before a run adds its own
 
 
 def cores() -> int:
@@ -49,6 +50,11 @@ def available_memory() -> int:
         return 4 << 30
     match = re.search(r"MemAvailable:\s+(\d+) kB", text)
     return int(match[1]) << 10 if match else 4 << 30
+
+
+def load() -> float | None:
+    """Processes that wanted to run in the last minute, None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def cpu_name() -> str:

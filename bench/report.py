@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import cases, figures, results, tables
+from bench import cases, figures, machine, results, tables
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -24,7 +24,7 @@ def latest(folder: Path = results.FOLDER) -> list[Path]:
     newest: dict[tuple[str, str], Path] = {}
     for path in results.stored(folder, complete=True):
         about = results.load(path)["softgrad"]
-        newest[about["device"], about["device_name"]] = path
+        newest[about["settings"]["device"], about["device_name"]] = path
     return [newest[key] for key in sorted(newest)]
 
 
@@ -35,7 +35,7 @@ def read(paths: Sequence[Path]) -> list[Named]:
 
 def main_operations(content: dict[str, Any]) -> tuple[str, ...]:
     """The operations that the README shows."""
-    return cases.GPU_MAIN if content["softgrad"]["device"] == "gpu" else cases.MAIN
+    return cases.GPU_MAIN if content["softgrad"]["settings"]["device"] == "gpu" else cases.MAIN
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def speed_section(runs: Sequence[Named]) -> str:
         parts += [overhead.markdown()] if overhead else []
         parts += [tables.notes(content, chosen)]
     parts.append("All operations and dtypes: [bench/RESULTS.md](bench/RESULTS.md).")
-    if not any(content["softgrad"]["device"] == "gpu" for _, content in runs):
+    if not any(content["softgrad"]["settings"]["device"] == "gpu" for _, content in runs):
         parts.append(
             "There is no GPU result yet. On a machine with an NVIDIA GPU, `python3 ci gpu` makes one, and "
             "`python3 ci bench --report` adds its tables here."
@@ -165,11 +165,13 @@ def write(paths: Sequence[Path]) -> list[Path]:
 
 def _measured(name: str, content: dict[str, Any], base: str = "bench/") -> str:
     about, date = content["softgrad"], content["datetime"][:10]
-    return f"{about['device_name']}, {date} ([`bench/results/{name}`]({base}results/{name}))."
+    load, threads = about["load_at_start"], about["settings"]["threads"]
+    busy = f" The machine was busy with other work (load {load:.1f})." if load and load > machine.BUSY * threads else ""
+    return f"{about['device_name']}, {date} ([`bench/results/{name}`]({base}results/{name})).{busy}"
 
 
 def _method(content: dict[str, Any]) -> str:
-    on_gpu = content["softgrad"]["device"] == "gpu"
+    on_gpu = content["softgrad"]["settings"]["device"] == "gpu"
     how = (
         "CUDA events on the default stream (JAX: wall clock), L2 flushed before each sample"
         if on_gpu

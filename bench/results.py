@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from bench.run import Run, Settings
 FOLDER = Path(__file__).parent / "results"
 SCHEMA = 1
 DIGITS = 5
-UNCOMMITTED = ("quick", "partial", "running", "interrupted")
+CUT_SHORT = ("-running", "-interrupted")
+UNCOMMITTED = ("-quick", "-partial", *CUT_SHORT)
 # What pytest-benchmark says that is nobody's business, or that depends on the path of a checkout.
 PRIVATE_MACHINE_INFO = ("node", "python_compiler", "python_build", "release")
 
@@ -47,18 +49,35 @@ def annotate(content: dict[str, Any], run: Run, *, complete: bool) -> dict[str, 
         key: cpu[key] for key in ("brand_raw", "arch", "count", "hz_advertised_friendly") if key in cpu
     }
     content["commit_info"].pop("project", None)
+    content["benchmarks"] = [*run.taken_over, *content["benchmarks"]]
     for entry in content["benchmarks"]:
         entry["params"] = None  # objects of this harness; extra_info has them as numbers
         entry["options"] = {"timer": entry["options"].get("timer")}
     settings = run.settings
     content["softgrad"] = {
-        "schema": SCHEMA, "complete": complete, "quick": settings.quick, "filtered": settings.filtered,
-        "device": settings.device, "device_name": device_name(run), "threads": settings.threads,
-        "last_level_cache": machine.last_level_cache(), "versions": machine.versions(),
+        "schema": SCHEMA, "complete": complete, "filtered": settings.filtered, "settings": as_json(settings),
+        "device_name": device_name(run), "last_level_cache": machine.last_level_cache(),
+        "load_at_start": run.load_at_start, "versions": machine.versions(),
         "contenders": {contender.name: contender.notes for contender in run.contenders},
         "absent": run.absent, "refused": run.refused, "accuracy": run.accuracy, "stopped": run.stopped,
     }  # fmt: skip
     return content
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Settings as a result file has them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+
+
+def to_resume(folder: Path, run: Run) -> tuple[Path, dict[str, Any]]:
+    """The file of the newest cut-short run with these settings, and what it holds; ValueError where there is none."""
+    wanted = {"settings": as_json(run.settings), "device_name": device_name(run), "versions": machine.versions()}
+    for path in reversed(stored(folder, complete=False)):
+        if path.stem.endswith(CUT_SHORT):
+            content = load(path)
+            if all(content["softgrad"][key] == value for key, value in wanted.items()):
+                return path, content
+    raise ValueError(f"there is no interrupted run with these settings and versions in {folder} to resume")
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -84,7 +103,7 @@ def stored(folder: Path = FOLDER, *, complete: bool) -> list[Path]:
     """Result files, oldest first; only whole, finished runs if `complete`."""
     found = sorted(folder.glob("*.json"), key=lambda path: (path.name[:10], path.stat().st_mtime))
     if complete:
-        found = [path for path in found if not any(path.stem.endswith(f"-{kind}") for kind in UNCOMMITTED)]
+        found = [path for path in found if not path.stem.endswith(UNCOMMITTED)]
     return found
 
 

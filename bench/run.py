@@ -61,6 +61,9 @@ class Run:
     refused: list[dict[str, Any]] = field(default_factory=list)
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     stopped: dict[str, str] = field(default_factory=dict)  # who stopped growing with C, and why
+    load_at_start: float | None = field(default_factory=machine.load)
+    taken_over: list[dict[str, Any]] = field(default_factory=list)  # benchmarks of the run that this one goes on from
+    _done: set[str] = field(default_factory=set)
     _raced: tuple[Case, dict[str, Outcome]] | None = None
     _stopwatches: dict[str, Any] = field(default_factory=dict)
 
@@ -90,6 +93,20 @@ class Run:
 
     # --- what there is to do -------------------------------------------------------------------------------------
 
+    def go_on_from(self, earlier: dict[str, Any]) -> None:
+        """Take over what an interrupted run found, but for the last case of each part: it may be unfinished."""
+        timed = list(dict.fromkeys(bench["group"] for bench in earlier["benchmarks"]))
+        judged = list(dict.fromkeys(f"accuracy {e['operation']} {e['dtype']}" for e in earlier["softgrad"]["accuracy"]))
+        self._done = {*timed[:-1], *judged[:-1]}
+        about = earlier["softgrad"]
+        self.taken_over = [bench for bench in earlier["benchmarks"] if bench["group"] in self._done]
+        self.refused = [entry for entry in about["refused"] if entry["case"] in self._done]
+        self.accuracy = [e for e in about["accuracy"] if f"accuracy {e['operation']} {e['dtype']}" in self._done]
+        self.stopped = about["stopped"]
+
+    def _left(self, kind: str, listed: list[Case]) -> list[Case]:
+        return [case for case in listed if f"{kind} {case.name}" not in self._done]
+
     def sections_to_do(self) -> list[str]:
         """The sections that have a case."""
         return [section for section in SECTIONS if getattr(self, f"{section}_cases")()]
@@ -99,14 +116,15 @@ class Run:
         if not self.settings.wants_section("speed"):
             return []
         if self.cuda is None:
-            return cases.cpu_cases(**self._chosen())
+            return self._left("speed", cases.cpu_cases(**self._chosen()))
         # Two sets of inputs and results for each library, the copy's buffers and the flush have to fit.
         room = self.cuda.free_bytes() // 48
-        return cases.gpu_cases(**self._chosen(), logits_bytes=min(cases.GPU_BYTES, room))
+        return self._left("speed", cases.gpu_cases(**self._chosen(), logits_bytes=min(cases.GPU_BYTES, room)))
 
     def overhead_cases(self) -> list[Case]:
         """The cases of the overhead suite."""
-        return cases.overhead_cases(**self._chosen()) if self.settings.wants_section("overhead") else []
+        listed = cases.overhead_cases(**self._chosen()) if self.settings.wants_section("overhead") else []
+        return self._left("overhead", listed)
 
     def jacobian_cases(self) -> list[Case]:
         """The gradient at growing C, for the comparison with the full Jacobian."""
@@ -114,7 +132,8 @@ class Run:
         asked = jacobian.OPERATION in (chosen.operations or (jacobian.OPERATION,))
         if not (chosen.wants_section("jacobian") and asked and "float32" in (chosen.dtypes or ("float32",))):
             return []
-        return [jacobian.case_of(c) for c in (jacobian.CLASSES_QUICK if chosen.quick else jacobian.CLASSES)]
+        classes = jacobian.CLASSES_QUICK if chosen.quick else jacobian.CLASSES
+        return self._left("jacobian", [jacobian.case_of(c) for c in classes])
 
     def accuracy_cases(self) -> list[tuple[str, str]]:
         """(operation, dtype) of the accuracy suite."""
@@ -125,6 +144,7 @@ class Run:
             (operation, dtype)
             for dtype in chosen.dtypes or (("float32",) if chosen.quick else ("float32", "float64"))
             for operation in chosen.operations or (ACCURACY_QUICK if chosen.quick else tuple(OPERATIONS))
+            if f"accuracy {operation} {dtype}" not in self._done
         ]
 
     def _chosen(self) -> dict[str, Any]:
@@ -142,7 +162,7 @@ class Run:
         if self._raced is None or self._raced[0] != case:
             self._raced = None
             self._raced = (case, self._race(case))
-            self.note_refusals(case.name, self._raced[1])
+            self.note_refusals(f"speed {case.name}", self._raced[1])
         return self._raced[1]
 
     def _race(self, case: Case) -> dict[str, Outcome]:
@@ -166,7 +186,7 @@ class Run:
                 sets=1, caches="warm", repeat=OVERHEAD_CALLS[self.settings.device],
             )  # fmt: skip
             self._raced = (case, outcomes)
-            self.note_refusals(case.name, outcomes)
+            self.note_refusals(f"overhead {case.name}", outcomes)
         return self._raced[1]
 
     def against_the_jacobian(self, case: Case) -> dict[str, Outcome]:

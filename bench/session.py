@@ -27,8 +27,10 @@ class Finished:
     failures: list[str]
 
 
-def execute(run: Run, final: Path, console: Any) -> Finished:
+def execute(run: Run, final: Path, console: Any, resumed: Path | None = None) -> Finished:
     """Carry out a run; the file is `final`, or `final` with "-interrupted" if it was (by SIGINT or SIGTERM).
+
+    `resumed` is the file of the run that this one goes on from; it is removed once this one's replaces it.
 
     Raises
     ------
@@ -52,4 +54,6 @@ def execute(run: Run, final: Path, console: Any) -> Finished:
     if interrupted:
         final = final.with_name(f"{final.stem}-interrupted.json")
     plugin.path.replace(final)
+    if resumed not in (None, final, plugin.path):
+        resumed.unlink(missing_ok=True)
     return Finished(final, interrupted, plugin.failures)

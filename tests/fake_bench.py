@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,15 @@ class Raising(Fake):
 
 
 class Interrupting(Fake):
-    """Its user presses Ctrl-C during the second case."""
+    """Its user presses Ctrl-C during the third case."""
 
     def __init__(self) -> None:
-        super().__init__("interrupting")
+        super().__init__("peer")
         self._seen: set[Any] = set()
 
     def softmax(self, logits: np.ndarray, out: np.ndarray) -> Any:
         self._seen.add(logits.shape)
-        if len(self._seen) > 1:
+        if len(self._seen) > 2:
             raise KeyboardInterrupt
         return super().softmax(logits, out)
 
@@ -113,7 +112,7 @@ CONTENDERS = {
 }
 
 
-def main(scenario: str, folder: Path) -> None:
+def main(scenario: str, folder: Path, *, resume: bool) -> None:
     """One small run with fake contenders, in a process of its own: pytest runs inside."""
     from rich.console import Console
 
@@ -123,11 +122,13 @@ def main(scenario: str, folder: Path) -> None:
 
     cases.CPU_FEW = ((64, 10), (32, 100), (8, 1000))
     settings = Settings(quick=True, operations=("softmax",), sections=("speed",))
-    run = Run(settings, CONTENDERS[scenario](), {"absentee (cpu)": "absentee is not installed"})
-    with suppress(RuntimeError):
-        finished = execute(run, folder / f"{results.stem(settings, 'fake')}.json", Console(width=200))
-        print(f"interrupted={finished.interrupted} failures={len(finished.failures)}")
+    run, resumed = Run(settings, CONTENDERS[scenario](), {"absentee (cpu)": "absentee is not installed"}), None
+    if resume:
+        resumed, earlier = results.to_resume(folder, run)
+        run.go_on_from(earlier)
+    finished = execute(run, folder / f"{results.stem(settings, 'fake')}.json", Console(width=200), resumed)
+    print(f"interrupted={finished.interrupted} failures={len(finished.failures)} taken over={len(run.taken_over)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), resume="--resume" in sys.argv)

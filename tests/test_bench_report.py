@@ -39,8 +39,9 @@ def content(slowness: float = 1.0) -> dict:
         for name, ours, ulp in errors
     ]
     about = {
-        "schema": 1, "device": "cpu", "device_name": "A machine", "complete": True, "quick": False,
-        "filtered": False, "threads": 2, "last_level_cache": 32 << 20, "versions": {"python": "3.11"},
+        "schema": 1, "device_name": "A machine", "complete": True, "filtered": False, "load_at_start": 0.1,
+        "settings": {"device": "cpu", "quick": False, "threads": 2},
+        "last_level_cache": 32 << 20, "versions": {"python": "3.11"},
         "absent": {"jax (cpu)": "not there"},
         "contenders": {"numba": {}, "torch": {"softmax": "eager"}, "naive": {}}, "refused": [], "accuracy": accuracy,
         "stopped": {"naive": "C = 2,048 needs more"},
@@ -120,7 +121,7 @@ def test_an_earlier_result_is_one_of_the_same_machine(tmp_path):
 
 
 def test_only_whole_runs_are_reported(tmp_path):
-    for kind in ("", *(f"-{kind}" for kind in results.UNCOMMITTED)):
+    for kind in ("", *results.UNCOMMITTED):
         results.save(tmp_path / f"2026-01-01-a{kind}.json", content())
     assert [path.name for path in report.latest(tmp_path)] == ["2026-01-01-a.json"]
 

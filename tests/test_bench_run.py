@@ -17,10 +17,10 @@ from bench.contenders import Peer, gather
 ROOT = Path(__file__).parent.parent
 
 
-def fake_run(scenario: str, folder: Path) -> tuple[str, dict]:
+def fake_run(scenario: str, folder: Path, *options: str) -> tuple[str, dict]:
     """A run with fake contenders in a process of its own, and its result file."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fake_bench", scenario, str(folder)],
+        [sys.executable, "-m", "tests.fake_bench", scenario, str(folder), *options],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,8 +64,19 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path):
     assert "interrupted=True" in said
     assert said.splitlines()[0].endswith("-interrupted.json")
     assert content["softgrad"]["complete"] is False
-    assert {bench["extra_info"]["classes"] for bench in content["benchmarks"]} == {10}
-    assert len(content["benchmarks"]) == 3
+    assert {bench["extra_info"]["classes"] for bench in content["benchmarks"]} == {10, 100}
+    assert len(content["benchmarks"]) == 2 * 3
+
+
+def test_an_interrupted_run_can_be_resumed(tmp_path):
+    _, before = fake_run("interrupted", tmp_path)
+    said, content = fake_run("right", tmp_path, "--resume")
+    assert "interrupted=False failures=0 taken over=3" in said  # the last case may have been cut short: once more
+    assert not said.splitlines()[0].endswith("-interrupted.json")
+    names = [bench["name"] for bench in content["benchmarks"]]
+    assert len(names) == len(set(names)) == 3 * 3
+    assert content["benchmarks"][:3] == before["benchmarks"][:3]
+    assert content["softgrad"]["complete"] is True
 
 
 def test_statistics_are_those_of_the_samples(benchmark_like):
