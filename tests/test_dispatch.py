@@ -258,7 +258,7 @@ def test_cuda_arrays_go_to_the_backends_of_their_device(fresh, monkeypatch, arra
 @pytest.mark.parametrize("array", [OnDevice(1), OnDevice(10), Tracer()], ids=["CPU", "ROCm", "tracer"])
 def test_other_devices_are_refused(fresh, monkeypatch, array: Any) -> None:
     add(fresh, monkeypatch, "gpu", "cuda")
-    with pytest.raises(TypeError, match=r"`logits` is a .*; softgrad serves NumPy arrays, gpu arrays, numbers"):
+    with pytest.raises(TypeError, match=r"`logits` is a .*; softgrad serves gpu arrays, NumPy arrays, numbers"):
         softgrad.softmax(array)
 
 

@@ -339,6 +339,8 @@ LOSS_FAULTS = [
     ({"weight": np.ones(CLASSES, complex)}, TypeError, "complex128"),
     ({"axis": 7}, AxisError, "`axis`"),
     ({"weight": np.ones(9)}, ValueError, "`weight` has shape"),
+    ({"grad_output": np.ones(9)}, ValueError, "`grad_output` has shape"),
+    ({"reduction": "avg"}, ValueError, "`reduction`"),
     ({"label_smoothing": 3.0}, ValueError, "`label_smoothing`"),
     ({"out": np.zeros((2, 2))}, ValueError, "`out` has shape"),
     ({"targets": np.full(ROWS, 77)}, ValueError, "77"),

@@ -57,6 +57,13 @@ class SpeaksDLPack:
         raise AssertionError("it was converted")
 
 
+class Table(Speaks):
+    """A frame of no library we know."""
+
+    def to_numpy(self) -> np.ndarray:
+        raise AssertionError("it was converted")
+
+
 class Subclass(np.ndarray):
     """With units, say."""
 
@@ -67,6 +74,7 @@ FOREIGN: list[tuple[Callable[[np.ndarray], Any], tuple[str, ...]]] = [
     (jax_array, ("ArrayImpl", "`np.asarray({})`")),
     (frame, ("DataFrame", "`{}.to_numpy()`")),
     (series, ("Series", "`{}.to_numpy()`")),
+    (Table, ("Table", "`{}.to_numpy()`")),
     (np.ma.masked_array, ("MaskedArray", "`{}.filled(")),
     (lambda array: np.matrix(array.reshape(len(array), -1)), ("matrix", "`np.asarray({})`")),
     (lambda array: array.view(Subclass), ("Subclass", "`np.asarray({})`")),
@@ -80,6 +88,7 @@ NAMES = [
     "jax",
     "frame",
     "series",
+    "table",
     "masked",
     "matrix",
     "subclass",

@@ -163,14 +163,24 @@ def weight_shape(weight: Array, classes: int) -> None:
         raise ValueError(f"`weight` has shape {weight.shape}; expected ({classes},), one weight per class")
 
 
-def scale_rows(grad_output: Array | float, reduction: str, rows_shape: tuple[int, ...], axis: int) -> Array | float:
+def scale_shape(grad_output: Array | float, rows_shape: tuple[int, ...]) -> None:
+    """Judge the shape of `grad_output`, as far as that can be done without `reduction`."""
+    if not isinstance(grad_output, float) and grad_output.shape not in ((), rows_shape):
+        raise ValueError(
+            f"`grad_output` has shape {grad_output.shape}; expected a scalar, or with reduction 'none' {rows_shape}, "
+            "the shape of the loss"
+        )
+
+
+def scale_rows(grad_output: Array | float, reduction: str, axis: int) -> Array | float:
     """`grad_output` as a number, or one number per row."""
     if isinstance(grad_output, float) or grad_output.ndim == 0:
         return grad_output
-    if reduction == "none" and grad_output.shape == rows_shape:
+    if reduction == "none":
         return per_row(grad_output, axis)
-    allowed = f"a scalar or {rows_shape}, the shape of the loss" if reduction == "none" else "a scalar"
-    raise ValueError(f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected {allowed}")
+    raise ValueError(
+        f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected a scalar, as the loss is"
+    )
 
 
 def _list(shape: tuple[int, ...]) -> str:

@@ -35,7 +35,7 @@ def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = (
     could have served the array are not available.
     """
     if like is None or isinstance(like, np.ndarray):
-        served = sorted({entry.serves for entry in BACKENDS.values()})
+        served = dict.fromkeys(entry.serves for entry in BACKENDS.values())
         wanted = f"softgrad serves {', '.join(served)}, numbers and (nested) sequences of them"
         if like is not None:
             wanted = "every array of a call must be of the main input's library and device, which is NumPy"
