@@ -262,6 +262,15 @@ def test_out_under_leading_axes_that_shares_memory_with_the_point(name: str) -> 
     refused(name, changes, ValueError, ("`out`", "shares memory", "`logits`"))
 
 
+@pytest.mark.parametrize("name", calls.WITH_OUT)
+def test_out_over_integer_logits(name: str) -> None:
+    """They are copied to float64, and must not be overwritten for all that."""
+    logits = np.arange(60).reshape(SHAPE) % 7
+    refused(
+        name, {"logits": logits, "out": logits.view(np.float64)}, ValueError, ("`out`", "shares memory", "`logits`")
+    )
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 

@@ -303,6 +303,12 @@ def out_memory(
             raise ValueError(f"`out` shares memory with `{name}`; expected memory that shares nothing with it")
 
 
+def converted(backend: Backend, name: str, given: Any, native: Array) -> dict[str, Array]:
+    """The caller's own main input, where `native` is a copy of it in another dtype: `out` may not lie over it."""
+    own = backend.adopt(name, given)
+    return {} if own.dtype == native.dtype else {name: own}
+
+
 def _overlaps_itself(array: Array) -> bool:
     """False only when no two elements share memory: each stride steps over all the smaller ones cover."""
     if array.size == 0:

@@ -76,6 +76,7 @@ class LossCall:
                 twins, others = {}, others | twins
             if v is not None:
                 twins["tangent"] = v
+            others |= arguments.converted(backend, "logits", logits, z)
             arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others)
         # Values.
         if check and not dense:
