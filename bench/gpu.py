@@ -73,6 +73,10 @@ class CupyRuntime:
         """The device in words."""
         return self._cuda.getDeviceProperties(self._cupy.cuda.Device().id)["name"].decode()
 
+    def version(self) -> str:
+        """Of CUDA, as its driver and its runtime say."""
+        return f"driver {self._cuda.driverGetVersion()}, runtime {self._cuda.runtimeGetVersion()}"
+
 
 class TorchRuntime:
     """The same through torch."""
@@ -126,6 +130,10 @@ class TorchRuntime:
     def name(self) -> str:
         """The device in words."""
         return str(self._cuda.get_device_name())
+
+    def version(self) -> str:
+        """Of CUDA, as torch was built for it."""
+        return f"runtime {self._torch.version.cuda}"
 
 
 def runtime() -> Any:

@@ -107,7 +107,8 @@ def full_report(runs: Sequence[Named]) -> str:
     parts = ["# Benchmark results", "Made by `python3 ci bench --report` from the files in `bench/results/`."]
     for name, content in runs:
         about = content["softgrad"]
-        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+        given = about["versions"] | ({"CUDA": about["cuda"]} if about["cuda"] else {})
+        versions = ", ".join(f"{package} {version}" for package, version in given.items())
         parts += [f"## {about['device_name']}", _measured(name, content, base=""), f"Versions: {versions}."]
         parts += [_method(content), _figure_link(name, "speed", base=""), _figure_link(name, "jacobian", base="")]
         parts += [table.markdown() for table in all_tables(content)]

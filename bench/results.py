@@ -57,7 +57,8 @@ def annotate(content: dict[str, Any], run: Run, *, complete: bool) -> dict[str, 
     content["softgrad"] = {
         "schema": SCHEMA, "complete": complete, "filtered": settings.filtered, "settings": as_json(settings),
         "device_name": device_name(run), "last_level_cache": machine.last_level_cache(),
-        "load_at_start": run.load_at_start, "versions": machine.versions(),
+        "cuda": None if run.cuda is None else run.cuda.version(), "load_at_start": run.load_at_start,
+        "versions": machine.versions(),
         "contenders": {contender.name: contender.notes for contender in run.contenders},
         "absent": run.absent, "refused": run.refused, "accuracy": run.accuracy, "stopped": run.stopped,
     }  # fmt: skip

@@ -22,8 +22,8 @@ def double_softmax(logits: np.ndarray) -> np.ndarray:
 class Fake(Contender):
     """A softmax whose results `spoil` may change."""
 
-    def __init__(self, name: str, *, ours: bool = False, spoil: Any = lambda p: p) -> None:
-        self.name, self.ours, self._spoil = name, ours, spoil
+    def __init__(self, name: str, *, ours: bool = False, spoil: Any = lambda p: p, cuda: Any = None) -> None:
+        self.name, self.ours, self._spoil, self._cuda = name, ours, spoil, cuda
         self.calls = 0
 
     def obstacle(self, case: Case) -> str | None:
@@ -32,6 +32,8 @@ class Fake(Contender):
     def softmax(self, logits: np.ndarray, out: np.ndarray) -> Any:
         def call() -> np.ndarray:
             self.calls += 1
+            if self._cuda is not None:  # a memory-bound kernel at half of the copy's speed
+                self._cuda.now += 2.0 * logits.nbytes * 1e-9
             return self._spoil(double_softmax(logits))
 
         return call
@@ -73,11 +75,23 @@ class FakeStopwatch:
 
 
 class FakeCuda:
-    """A device with a clock of its own that remembers what was enqueued, in order."""
+    """A device with a clock of its own that remembers what was enqueued, in order; it copies 1 GB/s each way."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.now = 0.0
+
+    def name(self) -> str:
+        return "A GPU"
+
+    def version(self) -> str:
+        return "driver 13000"
+
+    def free_bytes(self) -> int:
+        return 48 * 40_000
+
+    def release(self) -> None:
+        self.log.append("release")
 
     def buffer(self, size: int) -> int:
         return size
@@ -102,13 +116,14 @@ class FakeCuda:
 
 
 CONTENDERS = {
-    "right": lambda: [Fake("numba", ours=True), Fake("peer")],
-    "wrong": lambda: [
+    "right": lambda cuda: [Fake("numba", ours=True), Fake("peer")],
+    "wrong": lambda cuda: [
         Fake("numba", ours=True, spoil=lambda p: p * np.float32(1.000002)),
         Fake("peer", spoil=lambda p: p * np.float32(1.01)),
         Raising("raising"),
     ],
-    "interrupted": lambda: [Fake("numba", ours=True), Interrupting()],
+    "interrupted": lambda cuda: [Fake("numba", ours=True), Interrupting()],
+    "gpu": lambda cuda: [Fake("cupy", ours=True, cuda=cuda), Fake("torch", cuda=cuda)],
 }
 
 
@@ -116,13 +131,16 @@ def main(scenario: str, folder: Path, *, resume: bool) -> None:
     """One small run with fake contenders, in a process of its own: pytest runs inside."""
     from rich.console import Console
 
-    from bench import cases, results
+    from bench import cases, inputs, results
     from bench.run import Run, Settings
     from bench.session import execute
 
     cases.CPU_FEW = ((64, 10), (32, 100), (8, 1000))
-    settings = Settings(quick=True, operations=("softmax",), sections=("speed",))
-    run, resumed = Run(settings, CONTENDERS[scenario](), {"absentee (cpu)": "absentee is not installed"}), None
+    inputs.KNOWN_ELEMENTS = 4096  # what takes most of the time is the truth
+    on_gpu = scenario == "gpu"
+    settings = Settings("gpu" if on_gpu else "cpu", quick=True, operations=("softmax",), sections=("speed",))
+    contenders, cuda, resumed = CONTENDERS[scenario], FakeCuda() if on_gpu else None, None
+    run = Run(settings, contenders(cuda), {"absentee (cpu)": "absentee is not installed"}, cuda)
     if resume:
         resumed, earlier = results.to_resume(folder, run)
         run.go_on_from(earlier)

@@ -39,7 +39,8 @@ def content(slowness: float = 1.0) -> dict:
         for name, ours, ulp in errors
     ]
     about = {
-        "schema": 1, "device_name": "A machine", "complete": True, "filtered": False, "load_at_start": 0.1,
+        "schema": 1, "device_name": "A machine", "complete": True, "filtered": False, "cuda": None,
+        "load_at_start": 0.1,
         "settings": {"device": "cpu", "quick": False, "threads": 2},
         "last_level_cache": 32 << 20, "versions": {"python": "3.11"},
         "absent": {"jax (cpu)": "not there"},

@@ -50,6 +50,20 @@ def test_a_run_leaves_a_pytest_benchmark_file(tmp_path):
     assert "node" not in content["machine_info"]  # the machine's name in its network
 
 
+def test_a_run_on_a_gpu_is_timed_by_its_events(tmp_path):
+    said, content = fake_run("gpu", tmp_path)
+    assert "failures=0" in said
+    assert content["softgrad"]["device_name"] == "A GPU"
+    assert content["softgrad"]["cuda"] == "driver 13000"
+    found = [bench["extra_info"] for bench in content["benchmarks"] if bench["extra_info"]["contender"] == "cupy"]
+    assert [info["classes"] for info in found] == [1000, 50_257, 128_256]
+    for info in found:
+        assert info["percent_of_copy"] == pytest.approx(50.0)
+        assert info["gb_per_s"] == pytest.approx(1.0)
+        assert info["times_faster_than"] == {"torch": pytest.approx(1.0)}
+        assert info["caches"] == "cold: L2 flushed before each sample"
+
+
 def test_a_wrong_contender_has_no_timing_in_the_file(tmp_path):
     said, content = fake_run("wrong", tmp_path)
     assert "failures=3" in said  # softgrad's own being wrong fails the run; a peer's does not
