@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.operations import OPERATIONS, Operation
 from tests.cases import MODEL_CLASSES
 
-DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # and their bytes; the main one first
 GPU_BYTES = 512 << 20  # of logits: far more than any L2 holds
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import jacobian
-from bench.cases import MAIN, Case
+from bench.cases import DTYPES, MAIN, Case
 from bench.contenders.copy import LIMIT
 from bench.operations import OPERATIONS
 
@@ -206,9 +206,9 @@ def case_line(group: str, case: Case, outcomes: dict[str, Any], limit: str) -> s
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def _place(operation: str, dtype: str) -> tuple[int, int, int]:
+def _place(operation: str, dtype: str) -> tuple[int, int]:
     order = [*MAIN, *(name for name in OPERATIONS if name not in MAIN)]
-    return (dtype != "float32", ["float32", "float64", "float16", "bfloat16"].index(dtype), order.index(operation))
+    return (list(DTYPES).index(dtype), order.index(operation))
 
 
 def _copy_cell(case: dict[str, Entry]) -> str:
