@@ -45,7 +45,7 @@ def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = (
         wanted = f"every array of a call must be of the library and device of the main input, a {_kind(like)}"
         conversion = f"`{library}.asarray({name})`"
     unavailable = "".join(f" ({reason})" for reason in reasons)
-    advice = f", and converts nothing unasked. Convert it yourself: {conversion}" if conversion else ""
+    advice = f"; softgrad converts nothing unasked. Convert it yourself: {conversion}" if conversion else ""
     return f"`{name}` is a {_kind(array)}; {wanted}{unavailable}{advice}"
 
 
