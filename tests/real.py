@@ -7,6 +7,8 @@ np.longdouble is float64 on half of the platforms.  Infinities and NaN follow IE
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -189,25 +191,54 @@ def exp(x: Real) -> Real:
         x = where(ordinary, x, 0.0)
         n = np.rint(x.float() / (_LN2 + _LN2_REST[0]))
         r = (x - Real(n * _LN2)) - Real(n) * Real(*_LN2_REST)
-        y = _taylor(Real._of(r.hi, r.lo, np.where(r.hi == 0.0, _ZERO, r.e - 6)), 12) + 1.0
+        y = _add(*_taylor(Real._of(r.hi, r.lo, np.where(r.hi == 0.0, _ZERO, r.e - 6)), 12), 1.0, 0.0)
         for _ in range(6):
-            y = y * y
-        y = Real._of(y.hi, y.lo, y.e + n.astype(np.int64))
-        return where(ordinary, y, np.where(value < 0.0, 0.0, np.where(np.isnan(value), np.nan, np.inf)))
+            y = _multiply(*y, *y)
+        return where(
+            ordinary,
+            Real(*y, n.astype(np.int64)),
+            np.where(value < 0.0, 0.0, np.where(np.isnan(value), np.nan, np.inf)),
+        )
 
 
 def expm1(x: Real) -> Real:
     """e^x − 1 without cancellation."""
     small = x.e <= -7
-    return where(small, _taylor(where(small, x, 0.0), 18), exp(x) - 1.0)
+    series = Real(*_taylor(where(small, x, 0.0), 18))
+    # The series needs fixed-point room: below it, x is its own exponential but for x²/2.
+    return where(x.e < -400, x, where(small, series, exp(x) - 1.0))
 
 
-def _taylor(x: Real, terms: int) -> Real:
-    """x + x²/2! + … of a small x."""
-    y = x / float(terms)
+def _taylor(x: Real, terms: int) -> tuple[Any, Any]:
+    """x + x²/2! + … of a small x, as (high, low)."""
+    scale = np.maximum(x.e, -2000).astype(np.int32)
+    hi, lo = np.ldexp(x.hi, scale), np.ldexp(x.lo, scale)
+    y = _INVERSE_FACTORIALS[terms]
     for n in range(terms - 1, 0, -1):
-        y = (y + 1.0) * x / float(n)
-    return y
+        y = _add(*_multiply(*y, hi, lo), *_INVERSE_FACTORIALS[n])
+    return _multiply(*y, hi, lo)
+
+
+def _add(a: Any, a_lo: Any, b: Any, b_lo: Any) -> tuple[Any, Any]:
+    hi, error = _two_sum(a, b)
+    error = error + (a_lo + b_lo)
+    total = hi + error
+    return total, error - (total - hi)
+
+
+def _multiply(a: Any, a_lo: Any, b: Any, b_lo: Any) -> tuple[Any, Any]:
+    hi, lo = _two_product(a, b)
+    lo = lo + (a * b_lo + a_lo * b)
+    total = hi + lo
+    return total, lo - (total - hi)
+
+
+def _inverse_factorial(n: int) -> tuple[float, float]:
+    exact = Fraction(1, factorial(n))
+    return float(exact), float(exact - Fraction(float(exact)))
+
+
+_INVERSE_FACTORIALS = [_inverse_factorial(n) for n in range(20)]
 
 
 def log1p(x: Real) -> Real:

@@ -262,6 +262,15 @@ def test_out_under_leading_axes_that_shares_memory_with_the_point(name: str) -> 
     refused(name, changes, ValueError, ("`out`", "shares memory", "`logits`"))
 
 
+@pytest.mark.parametrize("name", calls.WITH_OUT)
+def test_out_over_integer_logits(name: str) -> None:
+    """They are copied to float64, and must not be overwritten for all that."""
+    logits = np.arange(60).reshape(SHAPE) % 7
+    refused(
+        name, {"logits": logits, "out": logits.view(np.float64)}, ValueError, ("`out`", "shares memory", "`logits`")
+    )
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +298,7 @@ class TestProbs:
     def test_that_do_not_sum_to_one(self, backend: str, name: str) -> None:
         argument, point = self.rows(name)
         point[1, :, 2] *= 2.0
-        says = (f"`{argument}`", "(1, 2)", "sum to", "Were logits (Z) meant?", "logits=")
+        says = (f"`{argument}`", "(1, 2)", "sums to", "Were logits (Z) meant?", "logits=")
         refused(name, {"logits": LEFT_OUT, argument: point}, ValueError, says)
         refused(name, {"logits": LEFT_OUT, argument: point, "check_probs": True}, ValueError, says)
         calls.call(name, **{"logits": LEFT_OUT, argument: point, "check_probs": False})
@@ -311,7 +320,7 @@ class TestProbs:
             if passes:
                 calls.call(name, **changes)
             else:
-                refused(name, changes, ValueError, ("sum to 1.0012",))
+                refused(name, changes, ValueError, ("sums to 1.0012",))
 
     def test_of_16_bits_are_allowed_their_rounding(self, backend: str, name: str) -> None:
         argument, point = self.rows(name)
@@ -321,7 +330,7 @@ class TestProbs:
             if passes:
                 calls.call(name, **changes)
             else:
-                refused(name, changes, ValueError, ("sum to 1.0",))
+                refused(name, changes, ValueError, ("sums to 1.0",))
 
 
 @pytest.mark.parametrize("name", ["softmax_jvp", "softmax_vjp", "softmax_jacobian"])
@@ -339,6 +348,8 @@ LOSS_FAULTS = [
     ({"weight": np.ones(CLASSES, complex)}, TypeError, "complex128"),
     ({"axis": 7}, AxisError, "`axis`"),
     ({"weight": np.ones(9)}, ValueError, "`weight` has shape"),
+    ({"grad_output": np.ones(9)}, ValueError, "`grad_output` has shape"),
+    ({"reduction": "avg"}, ValueError, "`reduction`"),
     ({"label_smoothing": 3.0}, ValueError, "`label_smoothing`"),
     ({"out": np.zeros((2, 2))}, ValueError, "`out` has shape"),
     ({"targets": np.full(ROWS, 77)}, ValueError, "77"),

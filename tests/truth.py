@@ -14,7 +14,7 @@ against mpmath, in the forms that cancel nothing, so that a float64 result of 1e
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,11 +33,20 @@ class Truth(NamedTuple):
 # --- one row: everything that depends on the logits alone -----------------------------------------------------------
 
 
-class Point:
-    """The rows of logits (..., C)."""
+def Point(z: np.ndarray, softcap: float | None = None) -> _Point:  # noqa: N802
+    """The rows of logits (..., C); the last few are kept, because most functions are asked about the same rows."""
+    return _kept(np.ascontiguousarray(z).astype(np.float64).tobytes(), z.shape, softcap)
+
+
+@lru_cache(maxsize=4)
+def _kept(data: bytes, shape: tuple[int, ...], softcap: float | None) -> _Point:
+    return _Point(np.frombuffer(data, np.float64).reshape(shape), softcap)
+
+
+class _Point:
+    """Everything that depends on the logits alone."""
 
     def __init__(self, z: np.ndarray, softcap: float | None = None) -> None:
-        z = np.asarray(z).astype(np.float64)
         self.masked = z == -np.inf
         self.broken = np.isnan(z).any(-1) | (z == np.inf).any(-1) | self.masked.all(-1)
         self.softcap = softcap

@@ -19,8 +19,9 @@ from softgrad.protocol import Array, Backend
 
 REDUCTIONS = ("none", "sum", "mean")
 
-_FLOATS = frozenset(np.dtype(t) for t in (np.float64, np.float32, np.float16))
 _FOUR = "float64, float32, float16 or bfloat16"
+_FOUND = {np.dtype(t) for t in (np.float64, np.float32, np.float16)}  # those of the four met so far
+_NUMBERS = (float, int, np.floating, np.integer)
 _LONGEST = 8  # bytes of the longest real dtype that backends take
 
 
@@ -32,7 +33,7 @@ def main_input(name: str, array: Any) -> tuple[Backend, Array]:
     backend = backend_for(name, array)
     native = backend.adopt(name, array)
     dtype = native.dtype
-    if dtype in _FLOATS or dtype.name == "bfloat16":
+    if _is_one_of_the_four(dtype):
         return backend, native
     if dtype.kind in "iu" or (native.size == 0 and isinstance(array, list | tuple)):
         return backend, native.astype(np.float64)
@@ -43,10 +44,10 @@ def real_input(backend: Backend, name: str, array: Any, like: Array) -> Array:
     """A second array of the call (tangent, weight, …): any floating or integer dtype."""
     native = backend.adopt(name, array, like)
     dtype = native.dtype
+    if _is_one_of_the_four(dtype):
+        return native
     if dtype.kind in "fiu":
         return _plain(native)
-    if dtype.name == "bfloat16":
-        return native
     raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected a floating or integer dtype")
 
 
@@ -63,10 +64,10 @@ def target_input(backend: Backend, targets: Any, logits: Array) -> Array:
             f"`targets` of shape {native.shape} has dtype {_spell(dtype)}; class indices must have an integer dtype "
             f"(probabilities would have the shape of `logits`, {logits.shape})"
         )
+    if _is_one_of_the_four(dtype):
+        return native
     if dtype.kind == "f":
         return _plain(native)
-    if dtype.name == "bfloat16":
-        return native
     raise TypeError(
         f"`targets` has dtype {_spell(dtype)}; expected a floating or integer dtype for probabilities, "
         "an integer one for class indices"
@@ -77,7 +78,7 @@ def scale_input(backend: Backend, grad_output: Any, like: Array) -> Array | floa
     """`grad_output`: a number, None for 1, or a real array."""
     if grad_output is None:
         return 1.0
-    if isinstance(grad_output, int | float | np.integer | np.floating) and not isinstance(grad_output, bool):
+    if isinstance(grad_output, _NUMBERS) and not isinstance(grad_output, bool):
         return _as_float(grad_output)
     native = real_input(backend, "grad_output", grad_output, like)
     return float(native) if native.ndim == 0 and isinstance(native, np.ndarray) else native
@@ -87,12 +88,26 @@ def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array 
     """`out` as the backend's array; its shape and memory are judged later, by `out_memory`."""
     if out is None:
         return None
-    if isinstance(out, list | tuple) or not hasattr(out, "dtype"):
+    if type(out) is not type(main) and not _is_array(out):
         raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {main.dtype} to write to")
     native = backend.adopt("out", out, main)
     if native.dtype != main.dtype:
         raise TypeError(f"`out` has dtype {_spell(native.dtype)}; expected {main.dtype}, the dtype of `{main_name}`")
     return native
+
+
+def _is_one_of_the_four(dtype: Any) -> bool:
+    if dtype in _FOUND:
+        return True
+    if dtype.name != "bfloat16":  # its type is known to ml_dtypes alone, which may never be imported
+        return False
+    _FOUND.add(dtype)
+    return True
+
+
+def _is_array(array: Any) -> bool:
+    speaks = ("__array__", "__dlpack__", "__cuda_array_interface__")
+    return any(hasattr(type(array), protocol) for protocol in speaks) and not isinstance(array, np.generic)
 
 
 def _plain(native: Array) -> Array:
@@ -148,14 +163,24 @@ def weight_shape(weight: Array, classes: int) -> None:
         raise ValueError(f"`weight` has shape {weight.shape}; expected ({classes},), one weight per class")
 
 
-def scale_rows(grad_output: Array | float, reduction: str, rows_shape: tuple[int, ...], axis: int) -> Array | float:
+def scale_shape(grad_output: Array | float, rows_shape: tuple[int, ...]) -> None:
+    """Judge the shape of `grad_output`, as far as that can be done without `reduction`."""
+    if not isinstance(grad_output, float) and grad_output.shape not in ((), rows_shape):
+        raise ValueError(
+            f"`grad_output` has shape {grad_output.shape}; expected a scalar, or with reduction 'none' {rows_shape}, "
+            "the shape of the loss"
+        )
+
+
+def scale_rows(grad_output: Array | float, reduction: str, axis: int) -> Array | float:
     """`grad_output` as a number, or one number per row."""
     if isinstance(grad_output, float) or grad_output.ndim == 0:
         return grad_output
-    if reduction == "none" and grad_output.shape == rows_shape:
+    if reduction == "none":
         return per_row(grad_output, axis)
-    allowed = f"a scalar or {rows_shape}, the shape of the loss" if reduction == "none" else "a scalar"
-    raise ValueError(f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected {allowed}")
+    raise ValueError(
+        f"`grad_output` has shape {grad_output.shape}; with reduction {reduction!r} expected a scalar, as the loss is"
+    )
 
 
 def _list(shape: tuple[int, ...]) -> str:
@@ -233,7 +258,7 @@ def _integer(name: str, value: Any, alternative: str = "") -> int:
 def _number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+    if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         return _as_float(value)
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu":
         return float(value)
@@ -276,6 +301,12 @@ def out_memory(
     for name, array in others.items():
         if hasattr(array, "dtype") and backend.overlap(out, array) != "none":
             raise ValueError(f"`out` shares memory with `{name}`; expected memory that shares nothing with it")
+
+
+def converted(backend: Backend, name: str, given: Any, native: Array) -> dict[str, Array]:
+    """The caller's own main input, where `native` is a copy of it in another dtype: `out` may not lie over it."""
+    own = backend.adopt(name, given)
+    return {} if own.dtype == native.dtype else {name: own}
 
 
 def _overlaps_itself(array: Array) -> bool:
@@ -321,7 +352,7 @@ def probs_values(backend: Backend, name: str, probs: Array, axis: int) -> None:
     else:
         with np.errstate(all="ignore"):
             total = np.exp(row).sum() if log else row.sum()
-        fault = f"the {'exponentials' if log else 'entries'} of {which} sum to {total:.6g}, not 1"
+        fault = f"{'exp of ' if log else ''}{which} sums to {total:.6g}, not 1"
     what = "log_softmax(logits)" if log else "softmax(logits), A,"
     raise ValueError(
         f"`{name}` must be {what} but {fault}. Were logits (Z) meant? Then pass `logits=`. "

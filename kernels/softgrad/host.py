@@ -49,7 +49,7 @@ def _judge_elements(name: str, sequence: Any) -> None:
             continue
         if isinstance(element, _SEQUENCES):
             _judge_elements(f"{name}[{i}]", element)
-        elif not is_host(element) and any(hasattr(element, speaks) for speaks in ("__array__", "__dlpack__")):
+        elif not is_host(element) and any(hasattr(kind, speaks) for speaks in ("__array__", "__dlpack__")):
             raise TypeError(unserved(f"{name}[{i}]", element))
 
 
@@ -71,7 +71,7 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
     if a is b:
         return "same"
     try:
-        if not np.shares_memory(a, b, max_work=_BOUNDED_WORK):
+        if not np.shares_memory(a, b, _BOUNDED_WORK):
             return "none"
     except np.exceptions.TooHardError:
         return "partial"

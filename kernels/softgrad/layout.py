@@ -17,6 +17,8 @@ from softgrad.protocol import Array, Backend
 def rows(array: Array, axis: int) -> Array:
     """`array` as (outer, C, inner); `axis` is non-negative."""
     shape = array.shape
+    if axis == 1 and len(shape) == 2:
+        return array.reshape(shape[0], shape[1], 1)
     return array.reshape(prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
 
 
@@ -30,6 +32,8 @@ def tangent_rows(array: Array, axis: int, lead: int) -> Array:
 def per_row(array: Array, axis: int) -> Array:
     """One number per row, of the logits' shape without the class axis, as (outer, inner)."""
     shape = array.shape
+    if axis == len(shape) == 1:
+        return array.reshape(shape[0], 1)
     return array.reshape(prod(shape[:axis]), prod(shape[axis:]))
 
 

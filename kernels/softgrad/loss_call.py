@@ -57,9 +57,10 @@ class LossCall:
         if w is not None:
             arguments.weight_shape(w, classes)
         lead = 0 if v is None else arguments.leading_axes("tangent", v, z, "logits")
+        arguments.scale_shape(g, rows_shape)
         # Options.
         reduction = arguments.reduction_option(reduction)
-        scale = arguments.scale_rows(g, reduction, rows_shape, axis)
+        scale = arguments.scale_rows(g, reduction, axis)
         ignore_index = arguments.ignore_index_option(ignore_index)
         label_smoothing = arguments.label_smoothing_option(label_smoothing)
         z_loss = arguments.z_loss_option(z_loss)
@@ -75,6 +76,7 @@ class LossCall:
                 twins, others = {}, others | twins
             if v is not None:
                 twins["tangent"] = v
+            others |= arguments.converted(backend, "logits", logits, z)
             arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others)
         # Values.
         if check and not dense:

@@ -250,6 +250,7 @@ def _product(
     check = _check(backend, name, check_probs)
     if native_out is not None:
         twins, others = ({tangent_name: v}, {name: z}) if lead else ({tangent_name: v, name: z}, {})
+        others |= arguments.converted(backend, name, given, z)
         arguments.out_memory(backend, native_out, v.shape, twins, others)
     if check:
         arguments.probs_values(backend, name, z, axis)

@@ -21,8 +21,9 @@ same row gives the same bits wherever it stands: classes are added in an order f
 contiguous, reduced losses in a tree fixed by the number of rows.
 
 Of an adopted array the code above uses `shape`, `strides` (bytes), `dtype`, `itemsize`, `ndim`, `size`, `flags`,
-`reshape` (a view where the strides allow one, else a copy), `astype`, and where it must `transpose`, `tolist` and
-`array[...] = other`; of its `flags` only `c_contiguous` and, if there is one, `writeable`.
+`reshape` (a view where the strides allow one, else a copy), `astype`, and where it must `transpose` and
+`array[...] = other`; of its `flags` only `c_contiguous` and, if there is one, `writeable`.  No value is read, unless
+to word an error: then indexing, `int` and `tolist`.
 
 A module that cannot serve on this machine raises ImportError with the reason when it is imported.
 """

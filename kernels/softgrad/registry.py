@@ -35,7 +35,7 @@ def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = (
     could have served the array are not available.
     """
     if like is None or isinstance(like, np.ndarray):
-        served = sorted({entry.serves for entry in BACKENDS.values()})
+        served = dict.fromkeys(entry.serves for entry in BACKENDS.values())
         wanted = f"softgrad serves {', '.join(served)}, numbers and (nested) sequences of them"
         if like is not None:
             wanted = "every array of a call must be of the main input's library and device, which is NumPy"
@@ -45,7 +45,7 @@ def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = (
         wanted = f"every array of a call must be of the library and device of the main input, a {_kind(like)}"
         conversion = f"`{library}.asarray({name})`"
     unavailable = "".join(f" ({reason})" for reason in reasons)
-    advice = f", and converts nothing unasked. Convert it yourself: {conversion}" if conversion else ""
+    advice = f"; softgrad converts nothing unasked. Convert it yourself: {conversion}" if conversion else ""
     return f"`{name}` is a {_kind(array)}; {wanted}{unavailable}{advice}"
 
 
@@ -57,12 +57,16 @@ def _to_numpy(name: str, array: Any) -> str:
     """The expression that makes a NumPy array of it, if there is one."""
     if isinstance(array, np.ma.MaskedArray):
         return f"`{name}.filled(-np.inf)`, which masks those classes" if name == "logits" else f"`{name}.filled(...)`"
-    if hasattr(array, "detach"):
+    # Looked up on the type: an attribute of the object itself may be computed, and raise.
+    kind = type(array)
+    if hasattr(kind, "detach"):
         return f"`{name}.detach().cpu().numpy()`"
-    if hasattr(array, "to_numpy"):
+    if hasattr(kind, "to_numpy"):
         return f"`{name}.to_numpy()`"
-    if hasattr(type(array), "__cuda_array_interface__"):
-        return f"`cupy.asnumpy({name})`, a copy on the CPU"
-    if any(hasattr(array, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
+    if hasattr(kind, "copy_to_host"):  # Numba's device arrays
+        return f"`{name}.copy_to_host()`"
+    if kind.__module__.partition(".")[0] == "cupy":
+        return f"`cupy.asnumpy({name})`"
+    if any(hasattr(kind, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
         return f"`np.asarray({name})`"
     return ""

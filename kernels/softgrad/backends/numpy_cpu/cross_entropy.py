@@ -12,10 +12,10 @@ import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
 from softgrad.backends.numpy_cpu.checks import TARGETS, classify
-from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, times
+from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, scale_of, times
 from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked, unit_of
 from softgrad.backends.numpy_cpu.softcap import Softcap
-from softgrad.backends.numpy_cpu.sums import Total, sum_classes
+from softgrad.backends.numpy_cpu.sums import Total, sum_classes, two_product, two_sum
 from softgrad.protocol import Loss, loss_dtype
 
 # 2 ζ lse may leave float64's range, of which the probabilities it multiplies then bring it back.
@@ -36,15 +36,15 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         for block in blocks(problem.z):
             rows = Rows(problem, block, divisor)
             if loss is not None:
-                values = rows.losses()
+                halves = rows.losses()
                 if reduced:
-                    total.add(values)
+                    total.add(halves)
                 else:
-                    block.store_per_row(loss, values)
+                    block.store_per_row(loss, 2.0 * halves)
             if grad is not None:
                 block.store(grad, rows.grad())
         if loss is not None and reduced:
-            loss[...] = divisor.divide(total, when_nothing_counts=np.nan)
+            loss[...] = 2.0 * divisor.divide(total, when_nothing_counts=np.nan)
     return loss
 
 
@@ -122,8 +122,8 @@ class Divisor:
         """The reduced value."""
         if self.by == 0.0:
             return when_nothing_counts
-        high, low = total.value()
-        return float(np.divide(high + low if np.isfinite(high) else high, self.by))
+        high, low, scale = total.value()
+        return float(np.divide(high + low if np.isfinite(high) else high, self.by) / scale)
 
 
 def _count(problem: Loss) -> tuple[int, float]:
@@ -140,7 +140,7 @@ def _count(problem: Loss) -> tuple[int, float]:
         count += len(counting)
         if weight is not None:
             mass.add(weight[counting])
-    return count, float(count) if weight is None else sum(mass.value())
+    return count, float(count) if weight is None else mass.sum()
 
 
 class Rows:
@@ -159,6 +159,7 @@ class Rows:
         self.dead |= divisor.by == 0.0
         self.f = exponentials(block, self.z, exact=problem.z.dtype != np.float64, t=self.t, rest=z_rest)
         self.lse = self.f.lse
+        self.bound = scale_of(self.f.e)
         scale = problem.grad_output
         if not isinstance(scale, float):
             scale = block.load_per_row(scale).astype(np.float64)
@@ -173,8 +174,10 @@ class Rows:
         if problem.dense:
             spread = self.block.load(problem.targets)
             if epsilon:
-                spread *= 1.0 - epsilon
-                spread += epsilon / classes
+                # Both roundings undone: a negative T may cancel against ε / C.
+                spread, of_product = two_product(spread, 1.0 - epsilon)
+                spread, of_sum = two_sum(spread, epsilon / classes)
+                spread += of_product + of_sum
             if weight is not None:
                 spread *= weight
             self.spread, self.spread_sum = spread, sum_classes(self.block, spread)
@@ -190,24 +193,26 @@ class Rows:
             self.spread_sum = epsilon if weight is None else float(weight.mean()) * epsilon
 
     def losses(self) -> Array:
-        """Σ_j W_j (m − z_j) + l ΣW + ζ lse², (n,)."""
-        f, l = self.f, self.f.l
+        """Half of Σ_j W_j (m − z_j) + l ΣW + ζ lse², (n,): m − z may overflow though a mean of it does not."""
+        f, l = self.f, 0.5 * self.f.l
         loss = np.zeros(len(l))
         if self.h is not None:
-            gap = f.m - self.z[self.t, self.columns]
+            gap = 0.5 * f.m - 0.5 * self.z[self.t, self.columns]
             # 0 · ∞ = 0: a masked target without mass.
             gap[(self.h == 0.0) & (gap == np.inf)] = 0.0
-            # A sure row's l = rest / e may be below the smallest normal number though h l is not.
-            sure = (gap == 0.0) & (l < TINY)
-            loss += np.where(sure, times(f.rest_k, self.h, over=f.e_k), self.h * (gap + l))
+            loss += self.h * gap
         if self.spread is not None:
-            # Halved, because m − z may overflow though its product with a mass does not.
             gaps = 0.5 * f.m - 0.5 * self.z
             gaps[(np.broadcast_to(self.spread, gaps.shape) == 0.0) & (gaps == np.inf)] = 0.0
             gaps *= self.spread
-            loss += 2.0 * sum_classes(self.block, gaps) + self.spread_sum * l
+            loss += sum_classes(self.block, gaps)
+        # A sure row's l = rest / e may be below the smallest normal number though l ΣW is not.
+        total = self._total()
+        loss += np.where(l < TINY, times(f.rest_k, 0.5, total, over=f.e_k), l * total)
         if self.zeta:
-            loss += self.zeta * self.lse * self.lse
+            part = 0.5 * self.zeta * self.lse * self.lse
+            # Where that overflows it outweighs every finite logit.
+            loss = np.where(np.isinf(part) & np.isfinite(self.z.min(axis=0)), part, loss + part)
         return self._settle(loss)
 
     def grad(self) -> Array:
@@ -222,12 +227,12 @@ class Rows:
         masked = masked_classes(self.z)
         # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
         idle = masked if masked is None or self.spread is None else masked & (self.spread == 0.0)
-        u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, idle)
+        u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, self.bound, idle)
         slope = times(u.moment, self._total(), u.unit, over=f.s)
         if self.spread is not None:
             slope -= times(sum_classes(self.block, self.spread * u.x), u.unit)
         if self.zeta:
-            slope += times(self.lse, 2.0 * self.zeta, *self._mean(v, masked))
+            slope += times(self.lse, 2.0 * self.zeta, *self._moment(v, masked), over=f.s)
         return self._settle(slope)
 
     def hvp(self, v: Array) -> Array:
@@ -237,25 +242,23 @@ class Rows:
         masked = masked_classes(self.z)
         k = self._k()
         at_k = k, self.columns
-        u = centred(self.block, moved, k, f.e, masked)
+        u = centred(self.block, moved, k, f.e, self.bound, masked)
         F = self._factor(self._total())
-        scales = self.scale, u.unit, 1.0 / DOWN
+        scales = F, 1.0 / DOWN, self.scale, u.unit
         u.x -= u.moment / f.s
-        u.x *= F
         # At k, where u = 0, the mean alone is left.
-        y_k = times(-u.moment * (f.e[at_k] / f.s), F, *scales, over=f.s)
-        if self.zeta:
-            mean, unit = self._mean(moved, masked)
-            shared = times(mean, 2.0 * self.zeta * DOWN, unit, over=u.unit)
-            u.x += shared
-            y_k += times(f.e[at_k], shared, *scales, over=f.s)
+        y_k = times(-u.moment * (f.e[at_k] / f.s), *scales, over=f.s)
         u.x *= f.e
         y = times(u.x, *scales, over=f.s, out=u.x)
         y[at_k] = y_k
+        if self.zeta:
+            moment, unit = self._moment(moved, masked)
+            y += times(f.e, times(moment, self.scale, 2.0 * self.zeta, over=f.s), unit, over=f.s)
         if masked is not None:
             settle_masked(y, masked, f.s)
         if self.cap is not None:
-            y = self.cap.times_slope(y) + self.cap.times_curvature(self._grad_of_capped() * v)
+            unit = unit_of(v if masked is None else np.where(masked, 0.0, v))
+            y = self.cap.times_slope(y) + self.cap.times_curvature(self._grad_of_capped(unit) * (v / unit))
             if masked is not None:
                 settle_masked(y, masked, f.s)
         return self._settle(y)
@@ -263,12 +266,12 @@ class Rows:
     def _k(self) -> Array:
         return first_largest(self.block, self.z)
 
-    def _mean(self, v: Array, masked: Array | None) -> tuple[Array, Array]:
-        """Σ p v of (C, n) tangents as mean · unit."""
+    def _moment(self, v: Array, masked: Array | None) -> tuple[Array, Array]:
+        """Σ e v of (C, n) tangents as moment · unit."""
         if masked is not None:
             v = np.where(masked, 0.0, v)
         unit = unit_of(v)
-        return sum_classes(self.block, self.f.e * (v / unit)) / self.f.s, unit
+        return sum_classes(self.block, self.f.e * (v / unit)), unit
 
     def _total(self) -> Array:
         """ΣW, (n,)."""
@@ -278,20 +281,20 @@ class Rows:
         """(`total` + 2 ζ lse) · DOWN."""
         return total * DOWN + (2.0 * self.zeta * DOWN) * self.lse if self.zeta else total * DOWN
 
-    def _grad_of_capped(self) -> Array:
-        """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled."""
-        f = self.f
+    def _grad_of_capped(self, unit: Array | float = 1.0) -> Array:
+        """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled, and times a power of two."""
+        f, scale = self.f, self.scale * unit
         F = self._factor(self._total())
-        g = times(f.e, self.scale, F, 1.0 / DOWN, over=f.s, out=self.block.empty_like(f.e))
+        g = times(f.e, scale, F, 1.0 / DOWN, over=f.s, out=self.block.empty_like(f.e))
         if self.spread is not None:
-            g -= self.scale * self.spread
+            g -= scale * self.spread
         if self.h is not None and f.e_t is not None and f.rest_t is not None:
-            at_t = -times(f.rest_t, self.scale, self.h, over=f.s)
+            at_t = -times(f.rest_t, scale, self.h, over=f.s)
             if self.spread is not None or self.zeta:
                 others = np.broadcast_to(self.spread_sum, self.lse.shape)
-                at_t += times(f.e_t, self.scale, self._factor(others), 1.0 / DOWN, over=f.s)
+                at_t += times(f.e_t, scale, self._factor(others), 1.0 / DOWN, over=f.s)
             if self.spread is not None:
-                at_t -= self.scale * self.spread[self.t, 0]
+                at_t -= scale * self.spread[self.t, 0]
             g[self.t, self.columns] = at_t
         return g
 

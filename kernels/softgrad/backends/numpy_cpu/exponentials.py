@@ -18,75 +18,63 @@ Products               J v = p (u − Σ p u), with u = v − v_k: rows of J sum
                        from v, and the largest class, where u would cancel against Σ p u, then carries none
 
 The shift.  Rounding z − m before it reaches exp costs half an ulp of z − m: an error of 2⁻¹⁸ relative at −80 in float32
-(~50 ulp), 2⁻⁴⁴ at −700 in float64.  So:
+(~50 ulp), 2⁻⁴⁴ at −700 in float64.  So the error of the subtraction is carried along: exp(d + r) = exp(d) (1 + r), r so
+small.  And exponentials are scaled up, so that terms whose probability is below the smallest normal number keep their
+digits in a sum; the scale cancels in every ratio.
 
+In float64 (`exp_from_largest`), for all but the two functions that stay in float32:
+  * c = m: e_k has no error at all, and d + r = z − m exactly.  Logits that were float32 or 16-bit (`exact`) need no r:
+    there z − m loses nothing that would show.
+  * The scale is a power of two, applied where d is small enough for exp(d) to need it.
+
+In float32 (`Shift`):
   * A row whose logits all lie within ±narrow needs no shift: c = 0, and nothing is rounded.
-  * Otherwise each logit is split into a multiple h of 2⁻¹⁶ (float64: 2⁻⁴²) and a rest r, and c = m − lift is made
-    such a multiple too: h − c is exact as far as exp(h − c) > 0, and exp(z − c) = exp(h − c) exp(r) with
-    exp(r) = 1 + r, r is so small.  Adding and subtracting a large number rounds to the grid.
-  * lift scales all exponentials up, so that terms whose probability is below the smallest normal number keep their
-    digits in a sum; it cancels in every ratio.
-  * Logits that were float32 or 16-bit (`exact`) need no split in float64: there z − c loses nothing that would show.
+  * Otherwise each logit is split into a multiple h of 2⁻¹⁶ and a rest r, and c = m − lift is made such a multiple too:
+    h − c is exact as far as exp(h − c) > 0.  Adding and subtracting a large number rounds to the grid.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block
 from softgrad.backends.numpy_cpu.sums import largest_and_others
 
+# Float32: exp(±NARROW), exp(LIFT) and their sums over 10⁷ classes stay far from its limits.
+NARROW, LIFT = np.float32(40.0), np.float32(60.0)
+TO_GRID = np.float32(1.5 * 2.0**7)  # x + TO_GRID − TO_GRID is x rounded to a multiple of 2⁻¹⁶
 
-class Bounds(NamedTuple):
-    """Of a dtype: exp(±narrow), exp(lift) and their sums over 10⁷ classes stay far from its limits."""
-
-    narrow: float
-    lift: float
-    to_grid: float  # x + to_grid − to_grid is x rounded to the grid
-
-
-BOUNDS = {
-    np.dtype(np.float32): Bounds(40.0, 60.0, 1.5 * 2.0**7),
-    np.dtype(np.float64): Bounds(300.0, 600.0, 1.5 * 2.0**10),
-}
+# Float64: exp(d) · SCALE, below FAINT as exp(d + STEP) · SCALED_STEP: d + STEP is exact there, and SCALE / exp(STEP)
+# very nearly a float64.
+FAINT, STEP = -300.0, 577.0
+SCALE, SCALED_STEP = 2.0**833, float.fromhex("0x1.7ab68bd9864aap+0")
 
 
 class Shift:
-    """c of each row of the (C, n) logits z, whose maxima are m; `exact`: they were float32 or 16-bit before."""
+    """c of each row of the (C, n) float32 logits z, whose maxima are m."""
 
-    def __init__(self, z: Array, m: Array, *, exact: bool = False) -> None:
-        narrow, lift, to_grid = BOUNDS[z.dtype]
-        self.split = not (exact and z.dtype == np.float64)
+    def __init__(self, z: Array, m: Array) -> None:
         lowest = z.min(initial=np.inf)
-        self.needed = not (m.max(initial=-np.inf) <= narrow and lowest >= -narrow)
+        self.needed = not (m.max(initial=-np.inf) <= NARROW and lowest >= -NARROW)
         if self.needed:
             self.any_masked = not lowest > -np.inf
             # 1 where the row is wide, 0 where it is narrow: what is not shifted is not split either.
-            is_wide = (~((m <= narrow) & (z.min(axis=0) >= -narrow))).astype(z.dtype)
-            self.to_grid = is_wide * to_grid
-            self.c = (m - lift + to_grid - to_grid) * is_wide
+            is_wide = (~((m <= NARROW) & (z.min(axis=0) >= -NARROW))).astype(np.float32)
+            self.to_grid = is_wide * TO_GRID
+            self.c = (m - LIFT + TO_GRID - TO_GRID) * is_wide
 
-    def exp(self, block: Block, z: Array, rest: Array | None = None) -> Array:
-        """exp(z + rest − c), (C, n), `rest` far below 1: a new array."""
-        e = self._exp(block, z)
-        if rest is not None:
-            e += e * rest
-        return e
-
-    def _exp(self, block: Block, z: Array) -> Array:
+    def exp(self, block: Block, z: Array) -> Array:
+        """exp(z − c), (C, n): a new array."""
         e = block.empty_like(z)
         if not self.needed:
             return np.exp(z, out=e)
-        if not self.split:
-            return np.exp(np.subtract(z, self.c, out=e), out=e)
         h = np.add(z, self.to_grid, out=block.empty_like(z))
         h -= self.to_grid
         r = np.subtract(z, h, out=block.empty_like(z))
         if self.any_masked:
-            np.fmax(r, -1.0, out=r)  # −inf minus itself is NaN: any finite r will do where e is 0
+            np.fmax(r, np.float32(-1.0), out=r)  # −inf minus itself is NaN: any finite r will do where e is 0
         h -= self.c
         np.exp(h, out=e)
         r *= e
@@ -97,6 +85,40 @@ class Shift:
         """exp(m − c), (n,), of float32 maxima."""
         m = m.astype(np.float64)
         return np.exp(m - self.c if self.needed else m)
+
+
+def exp_from_largest(block: Block, z: Array, m: Array, *, exact: bool, rest: Array | None = None) -> Array:
+    """exp(z + rest − m) times a power of two, of (C, n) float64 logits: a new array.
+
+    `exact`: the logits were float32 or 16-bit.  `rest` is far below 1.
+    """
+    d = np.subtract(z, m, out=block.empty_like(z))
+    if exact:
+        return np.exp(d, out=d) if rest is None else np.exp(d, out=d) * (1.0 + rest)
+    # The rounding error of z − m (Knuth).
+    of_m = np.subtract(d, z, out=block.empty_like(z))
+    r = np.subtract(d, of_m, out=block.empty_like(z))
+    np.subtract(z, r, out=r)
+    of_m += m
+    r -= of_m
+    if rest is not None:
+        r += rest
+    np.fmax(r, -1.0, out=r)  # NaN where d is −inf: any finite r will do where e is 0
+    faint = d < FAINT
+    if faint.any():
+        d += faint * STEP
+        e = np.exp(d, out=d)
+        e *= np.where(faint, SCALED_STEP, SCALE)
+    else:
+        e = np.exp(d, out=d)
+    r *= e
+    e += r
+    return e
+
+
+def scale_of(e: Array) -> float:
+    """The power of two that `exp_from_largest` chose for this block: a bound of all e."""
+    return SCALE if e.max(initial=0.0) > 2.0 else 1.0
 
 
 @dataclass(slots=True)
@@ -123,7 +145,7 @@ def exponentials(
 ) -> Exponentials:
     """Of the (C, n) float64 logits z + rest and targets t (n,); `exact`: they were float32 or 16-bit before."""
     m, k = largest(block, z)
-    e = Shift(z, m, exact=exact).exp(block, z, rest)
+    e = exp_from_largest(block, z, m, exact=exact, rest=rest)
     if t is None:
         e_k, rest_k = largest_and_others(block, e, k)
         return Exponentials(e, m, e_k, rest_k, rest_k + e_k, None, None, np.log1p(rest_k / e_k))
@@ -167,8 +189,9 @@ def times(x: Array, *factors: Array | float, over: Array | float = 1.0, out: Arr
 
     So a probability below the smallest normal number is multiplied by what scales it before it is rounded, not after.
     """
-    fraction, power = np.frexp(over)
-    fraction, power = 1.0 / fraction, -power
+    divisor, power = np.frexp(over)
+    power = -power
+    fraction: Array | float = 1.0
     for factor in factors:
         f, n = np.frexp(factor)
         fraction, power = fraction * f, power + n
@@ -176,4 +199,5 @@ def times(x: Array, *factors: Array | float, over: Array | float = 1.0, out: Arr
         power = np.clip(power, -2000, 2000)
         half = power // 2
         x, power = np.multiply(x, np.ldexp(1.0, half), out=out), power - half
-    return np.multiply(x, np.ldexp(fraction, power), out=out)
+    # Divided: where the factors are powers of two, that is the only rounding.
+    return np.divide(x, np.ldexp(divisor / fraction, -power), out=out)

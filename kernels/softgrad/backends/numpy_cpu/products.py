@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.exponentials import Shift, first_largest, times
-from softgrad.backends.numpy_cpu.sums import sum_classes
+from softgrad.backends.numpy_cpu.exponentials import exp_from_largest, first_largest, scale_of, times
+from softgrad.backends.numpy_cpu.sums import sum_classes, sum_closely
 
 # Given probabilities are scaled up by this, so that in sums none is below the smallest normal number.
 LIFT = 2.0**128
@@ -19,7 +19,7 @@ def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """J v = p (u − Σ p u), u = v − v[k]."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(at.block, v, at.k, at.e, at.masked)
+        u = centred(at.block, v, at.k, at.e, at.bound, at.masked)
         u.x -= u.moment / at.s
         u.x *= at.e
         y = times(u.x, u.unit, over=at.s, out=u.x)
@@ -35,7 +35,7 @@ def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """v − Σ p v, as u − Σ p u."""
 
     def product(v: Array, at: _Point) -> Array:
-        u = centred(at.block, v, at.k, at.e, None)
+        u = centred(at.block, v, at.k, at.e, at.bound, None)
         u.x -= u.moment / at.s
         u.x *= u.unit
         u.x[at.entry_k] = times(-u.moment, u.unit, over=at.s)
@@ -68,7 +68,7 @@ class Centred:
     v_ref: Array
 
 
-def centred(block: Block, v: Array, reference: Array, e: Array, masked: Array | None) -> Centred:
+def centred(block: Block, v: Array, reference: Array, e: Array, bound: float, masked: Array | None) -> Centred:
     """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN."""
     v_ref = v[reference, np.arange(len(reference))]
     u = v - v_ref
@@ -76,7 +76,7 @@ def centred(block: Block, v: Array, reference: Array, e: Array, masked: Array | 
         u[masked] = 0.0
     unit = unit_of(u)
     u *= 1.0 / unit
-    return Centred(u, unit, sum_classes(block, e * u), v_ref)
+    return Centred(u, unit, sum_closely(block, e * u, 2.0 * bound), v_ref)
 
 
 def unit_of(u: Array) -> Array:
@@ -95,10 +95,11 @@ def settle_masked(y: Array, masked: Array, s: Array) -> None:
 
 @dataclass(slots=True)
 class _Point:
-    """p = e / s, with its first largest class k, and which entries are masked (None where none is)."""
+    """p = e / s, e ≤ bound, with its first largest class k, and which entries are masked (None where none is)."""
 
     block: Block
     e: Array
+    bound: float
     s: Array
     k: Array
     masked: Array | None
@@ -126,14 +127,15 @@ def _each_product(
             if is_logits:
                 at = _at_logits(block, z, k, exact=point.dtype != np.float64)
             else:
-                at = _Point(block, lifted(z), np.full(len(k), LIFT), k, None)
+                at = _Point(block, lifted(z), LIFT, np.full(len(k), LIFT), k, None)
             for tangent, result in zip(v, out, strict=True):
                 block.store(result, product(block.load(tangent), at))
 
 
 def _at_logits(block: Block, z: Array, k: Array, *, exact: bool) -> _Point:
-    e = Shift(z, z[k, np.arange(len(k))], exact=exact).exp(block, z)
-    return _Point(block, e, sum_classes(block, e), k, masked_classes(z))
+    e = exp_from_largest(block, z, z[k, np.arange(len(k))], exact=exact)
+    bound = scale_of(e)
+    return _Point(block, e, bound, sum_closely(block, e, bound), k, masked_classes(z))
 
 
 def _lifted(p: Array) -> Array:

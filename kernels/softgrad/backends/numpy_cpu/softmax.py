@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.exponentials import Shift, exponentials, largest
+from softgrad.backends.numpy_cpu.exponentials import Shift, exp_from_largest, exponentials, largest
 from softgrad.backends.numpy_cpu.sums import largest_and_others
 from softgrad.protocol import loss_dtype
 
@@ -57,11 +57,13 @@ def _each_block(z: Array, out: Array, method: Method) -> None:
 
 def _softmax(block: Block, z: Array, place: Array | None) -> Array:
     m, k = largest(block, z)
+    if z.dtype == np.float64:
+        e = exp_from_largest(block, z, m, exact=False)
+        e_k, others = largest_and_others(block, e, k)
+        return np.divide(e, e_k + others, out=e if place is None else place)
     shift = Shift(z, m)
     e = shift.exp(block, z)
-    e_k, others = largest_and_others(block, e, k)
-    if z.dtype == np.float64:
-        return np.divide(e, e_k + others, out=e if place is None else place)
+    _, others = largest_and_others(block, e, k)
     # float32 exp is right to 2 ulp.  The largest term may be nearly all of the sum: it is taken in float64.
     s = shift.exp_in_float64(m) + others
     return np.multiply(e, (1.0 / s).astype(np.float32), out=e if place is None else place)
@@ -69,10 +71,13 @@ def _softmax(block: Block, z: Array, place: Array | None) -> Array:
 
 def _log_softmax(block: Block, z: Array, place: Array | None) -> Array:
     m, k = largest(block, z)
-    shift = Shift(z, m)
-    e = shift.exp(block, z)
-    e_k, others = largest_and_others(block, e, k)
-    if z.dtype == np.float32:
+    if z.dtype == np.float64:
+        e = exp_from_largest(block, z, m, exact=False)
+        e_k, others = largest_and_others(block, e, k)
+    else:
+        shift = Shift(z, m)
+        e = shift.exp(block, z)
+        _, others = largest_and_others(block, e, k)
         e_k = shift.exp_in_float64(m)
     log_sum = np.log1p(others / e_k).astype(z.dtype)
     log_p = np.subtract(z, m, out=e if place is None else place)

@@ -8,6 +8,8 @@ from softgrad.backends.numpy_cpu.blocks import Array, Block
 
 # Rows are summed in leaves of this many, then the leaves' sums: the tree depends on the number of rows alone.
 LEAF = 1024
+# Some 10¹⁸ numbers up to here add to no infinity.
+LARGE = 1e290
 
 
 def sum_classes(block: Block, x: Array) -> Array:
@@ -25,6 +27,18 @@ def sum_classes(block: Block, x: Array) -> Array:
     chunks = rows[:, : whole * _CHUNK].reshape(n, whole, _CHUNK)
     total = np.add.reduce(np.einsum("nmc->nm", chunks).astype(np.float64), axis=1)
     return total + np.einsum("nc->n", rows[:, whole * _CHUNK :])
+
+
+def sum_closely(block: Block, x: Array, bound: Array | float) -> Array:
+    """`sum_classes` of (C, n) float64 numbers |x| ≤ bound, a power of two, with little more than one rounding.
+
+    Each number is split at a bit so high that the upper parts add without error in any order.
+    """
+    to_grid = 1.5 * bound * 2.0 ** (len(x).bit_length() + 1)
+    high = np.add(x, to_grid, out=block.empty_like(x))
+    high -= to_grid
+    low = np.subtract(x, high, out=block.empty_like(x))
+    return sum_classes(block, high) + sum_classes(block, low)
 
 
 # einsum adds along contiguous memory with little overhead per row, but one after the other in each of its lanes: this
@@ -88,16 +102,25 @@ def _join(largest: Array, others: Array, more: Array) -> None:
 
 
 class Total:
-    """A running sum of per-row numbers in double-double: the pair (high, low) stands for high + low."""
+    """A running sum of per-row numbers in double-double: the pair (high, low) stands for high + low.
+
+    Once a number comes near the largest of float64, all are scaled down: their sum may overflow though their mean does
+    not.  A power of two changes no bit.
+    """
 
     def __init__(self) -> None:
         self._pending: list[Array] = []
         self._count = 0
         self._leaves: list[tuple[Array, Array]] = []
+        self._scale = 1.0
 
     def add(self, values: Array) -> None:
         """Append float64 numbers, (n,)."""
-        self._pending.append(values)
+        if self._scale == 1.0 and np.abs(values).max(initial=0.0) > LARGE:
+            self._scale = 2.0**-64
+            self._pending = [rows * self._scale for rows in self._pending]
+            self._leaves = [(high * self._scale, low * self._scale) for high, low in self._leaves]
+        self._pending.append(values if self._scale == 1.0 else values * self._scale)
         self._count += len(values)
         if self._count >= LEAF:
             rows = np.concatenate(self._pending)
@@ -107,14 +130,19 @@ class Total:
             self._pending = [rows[whole:]]
             self._count -= whole
 
-    def value(self) -> tuple[float, float]:
-        """The sum as (high, low)."""
+    def value(self) -> tuple[float, float, float]:
+        """The sum as (high, low, scale): (high + low) / scale."""
         rest = np.concatenate([*self._pending, np.zeros(1)])[:, None]
         high, low = _fold_pairs(rest, np.zeros_like(rest))
         highs = np.concatenate([*(leaf[0] for leaf in self._leaves), high])[:, None]
         lows = np.concatenate([*(leaf[1] for leaf in self._leaves), low])[:, None]
         high, low = _fold_pairs(highs, lows)
-        return float(high[0]), float(low[0])
+        return float(high[0]), float(low[0]), self._scale
+
+    def sum(self) -> float:
+        """The sum, rounded once."""
+        high, low, scale = self.value()
+        return (high + low) / scale
 
 
 def _fold_pairs(high: Array, low: Array) -> tuple[Array, Array]:
@@ -134,7 +162,7 @@ def _fold_pairs(high: Array, low: Array) -> tuple[Array, Array]:
     return high[0], low[0]
 
 
-def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+def two_sum(a: Array, b: Array | float) -> tuple[Array, Array]:
     """a + b rounded, and the rounding error: exact (Knuth)."""
     total = a + b
     of_b = total - a

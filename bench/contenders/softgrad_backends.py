@@ -1,0 +1,72 @@
+"""softgrad itself, one contender per backend: `out` given, targets checked as by default."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+import softgrad
+from bench.contenders.base import Call, Contender
+
+
+class Backend(Contender):
+    """A backend over NumPy arrays."""
+
+    ours = True
+
+    def __init__(self, backend: str) -> None:
+        self.name = backend
+
+    def active(self) -> AbstractContextManager[Any]:
+        """The backend is forced: several serve the same arrays."""
+        return softgrad.use_backend(self.name)
+
+    def softmax(self, logits: Any, out: Any) -> Call:
+        return lambda: softgrad.softmax(logits, out=out)
+
+    def log_softmax(self, logits: Any, out: Any) -> Call:
+        return lambda: softgrad.log_softmax(logits, out=out)
+
+    def logsumexp(self, logits: Any, out: Any) -> Call:
+        return lambda: softgrad.logsumexp(logits)
+
+    def softmax_vjp(self, logits: Any, tangent: Any, out: Any) -> Call:
+        return lambda: softgrad.softmax_vjp(tangent, logits=logits, out=out)
+
+    def softmax_jvp(self, logits: Any, tangent: Any, out: Any) -> Call:
+        return lambda: softgrad.softmax_jvp(tangent, logits=logits, out=out)
+
+    def softmax_vjp_from_probs(self, probs: Any, tangent: Any, out: Any) -> Call:
+        return lambda: softgrad.softmax_vjp(tangent, probs=probs, out=out, check_probs=False)
+
+    def cross_entropy_value_and_grad(self, logits: Any, targets: Any, out: Any) -> Call:
+        return lambda: softgrad.cross_entropy_value_and_grad(logits, targets, out=out)
+
+    def cross_entropy_hvp(self, logits: Any, tangent: Any, targets: Any, out: Any) -> Call:
+        return lambda: softgrad.cross_entropy_hvp(tangent, logits=logits, targets=targets, out=out)
+
+
+class CudaBackend(Backend):
+    """A backend over device arrays: CuPy's where CuPy is installed, else Numba's."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        if importlib.util.find_spec("cupy") is not None:
+            import cupy
+
+            self._to_device, self._to_host = cupy.asarray, cupy.asnumpy
+        else:
+            from numba import cuda
+
+            self._to_device, self._to_host = cuda.to_device, lambda x: x.copy_to_host()
+
+    def array(self, x: np.ndarray) -> Any:
+        """On the device."""
+        return self._to_device(x)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        """Back on the host."""
+        return np.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else self._to_host(x)

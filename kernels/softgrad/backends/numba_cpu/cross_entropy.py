@@ -1,0 +1,193 @@
+"""The cross-entropy family: loss, gradient, directional derivative, Hessian product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
+from softgrad.backends.numba_cpu.memory import (
+    NOTHING,
+    Array,
+    describe,
+    describe_per_row,
+    describe_tangents,
+    describe_targets,
+    has_one_row_tiles,
+    readable,
+    tile_scratch,
+)
+from softgrad.backends.numba_cpu.targets import classify, sum_rows
+from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
+from softgrad.protocol import Loss, loss_dtype
+
+
+def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
+    """The loss, if asked for, and its gradient, if an array is given."""
+    laid = Laid(problem)
+    values = laid.values((1,)) if with_loss else None
+    if laid.classes == 0:
+        if values is None:
+            return None
+        laid.without_classes(values, np.inf if problem.z_loss else 0.0)
+    else:
+        scales = laid.scales()
+        of_loss = NOTHING if values is None else describe_per_row(values[0])
+
+        def run(counter: int) -> None:
+            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+            tiles.cross_entropy_tiles(
+                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
+                of_loss, NOTHING if grad is None else describe(grad),
+            )  # fmt: skip
+
+        laid.share(run, 1)
+    return None if values is None else laid.result(values, when_nothing_counts=np.nan)[0]
+
+
+def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
+    """The loss's derivative along each tangent."""
+    laid = Laid(problem)
+    v = readable(v)
+    count, v_step, v_first = describe_tangents(v)
+    values = laid.values((count,))
+    if laid.classes == 0:
+        laid.without_classes(values, 0.0)
+    elif values.size:
+
+        def run(counter: int) -> None:
+            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+            cross_entropy_jvp_tiles(
+                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, count, v_first, v_step,
+                describe_per_row(values[0]), values.strides[0],
+            )  # fmt: skip
+
+        laid.share(run, 1 + count)
+    return laid.result(values, when_nothing_counts=0.0)
+
+
+def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
+    """Hessian · v."""
+    if not out.size:
+        return
+    laid = Laid(problem)
+    v = readable(v)
+    scales = laid.scales()
+    count, v_step, v_first = describe_tangents(v)
+    _, out_step, out_first = describe_tangents(out)
+
+    def run(counter: int) -> None:
+        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+        cross_entropy_hvp_tiles(
+            counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
+            count, v_first, v_step, out_first, out_step,
+        )  # fmt: skip
+
+    laid.share(run, 1 + count)
+
+
+class Laid:
+    """A problem as the tile kernels take it."""
+
+    def __init__(self, problem: Loss) -> None:
+        z = problem.z
+        outer, self.classes, inner = z.shape
+        self.rows, self.one_row = outer * inner, has_one_row_tiles(z)
+        self.tasks = self.rows if self.one_row else -(-self.rows // 8)
+        self._problem = problem
+        self._weights = _padded_weights(problem.weight)
+        weights_at = 0 if self._weights is None else self._weights.ctypes.data
+        self.indices = np.empty(0, np.int64)
+        self._by, zeta = 1.0, problem.z_loss
+        count, mass = self.rows, float(self.rows)
+        if not problem.dense:
+            self.indices = np.empty(self.rows, np.int64)
+            count, mass = classify_targets(problem, weights_at, self.indices)
+        if problem.reduction == "mean":
+            self._by = mass
+            if count and zeta:
+                zeta *= self._by / count
+        self._targets = readable(problem.targets) if problem.dense else problem.targets
+        options = (
+            problem.label_smoothing,
+            zeta,
+            0.0 if problem.softcap is None else problem.softcap,
+            self._by,
+            1.0 if self._by == 0.0 else 0.0,
+        )
+        self.arguments: tuple[Any, ...] = (
+            describe(z),
+            describe(self._targets) if problem.dense else NOTHING,
+            problem.dense,
+            self.indices.ctypes.data,
+            weights_at,
+            options,
+        )
+
+    def share(self, run: Callable[[int], None], passes: int) -> None:
+        """Run on as many threads as the work is worth."""
+        share(4 * passes * self._problem.z.size, self.tasks, run)
+
+    def values(self, lead: tuple[int, ...]) -> Array:
+        """One number per row, (*lead, outer, inner): the result, or float64 numbers that it is reduced from."""
+        outer, _, inner = self._problem.z.shape
+        dtype = loss_dtype(self._problem.z.dtype) if self._problem.reduction == "none" else np.float64
+        return np.empty((*lead, outer, inner), dtype)
+
+    def without_classes(self, values: Array, of_a_row: float) -> None:
+        """Sums over nothing are 0, lse = −inf."""
+        values[...] = of_a_row
+        if not self._problem.dense:
+            indices = self.indices.reshape(values.shape[1:])
+            values[:, indices == tiles.IGNORED] = 0.0
+            values[:, indices == tiles.BAD] = np.nan
+
+    def result(self, values: Array, *, when_nothing_counts: float) -> Array:
+        """(*lead, outer, inner) values, or what they are reduced to, (*lead,)."""
+        if self._problem.reduction == "none":
+            return values
+        reduced = np.empty(len(values), loss_dtype(self._problem.z.dtype))
+        if self._by == 0.0:
+            reduced[...] = when_nothing_counts
+        else:
+            with np.errstate(all="ignore"):
+                reduced[...] = np.array([sum_rows(row.ctypes.data, self.rows) for row in values]) / self._by
+        return reduced
+
+    def scales(self) -> Array:
+        """grad_output, one per row."""
+        scale = self._problem.grad_output
+        outer, _, inner = self._problem.z.shape
+        return np.broadcast_to(np.asarray(scale, np.float64), (outer, inner))
+
+
+def classify_targets(problem: Loss, weights_at: int, indices: Array) -> tuple[int, float]:
+    """Fill `indices`; the number of rows that count, and the sum of their weights."""
+    targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
+    count, mass = classify(
+        describe_targets(targets), indices.size, problem.z.shape[1], ignores, ignore_index, weights_at,
+        indices.ctypes.data,
+    )  # fmt: skip
+    return count, mass if weights_at else float(count)
+
+
+def ignoring(targets: Array, ignore_index: int | None) -> tuple[Array, bool, int]:
+    """Targets, whether their dtype can hold ignore_index, and that as an int64."""
+    limits = np.iinfo(targets.dtype)
+    if ignore_index is None or not limits.min <= ignore_index <= limits.max:
+        return targets, False, 0
+    if ignore_index >= 2**63 - 1:  # beyond what the kernels compare with
+        return np.where(targets == ignore_index, -1, np.minimum(targets, 2**62)).astype(np.int64), True, -1
+    return targets, True, ignore_index
+
+
+def _padded_weights(weight: Array | None) -> Array | None:
+    """Weights as float64, with zeros up to a multiple of eight."""
+    if weight is None:
+        return None
+    padded = np.zeros(-(-max(weight.size, 1) // 8) * 8)
+    padded[: weight.size] = weight
+    return padded

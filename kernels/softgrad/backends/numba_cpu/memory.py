@@ -1,0 +1,83 @@
+"""What kernels are told of arrays, and the scratch memory they work in."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softgrad.backends.numba_cpu.targets import INTEGERS
+from softgrad.backends.numba_cpu.tiles import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, ONE_ROW
+
+Array = NDArray[Any]
+Described = tuple[int, int, int, int, int, int]
+
+_KINDS = {"float64": FLOAT64, "float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+NOTHING: Described = (0, 0, 0, 0, 0, 1)
+
+
+def kind(array: Array) -> int:
+    """The kernels' name of a dtype."""
+    return _KINDS[array.dtype.name]
+
+
+def readable(array: Array) -> Array:
+    """An array in a dtype the kernels read: itself, or a float64 copy of integers and exotic floats."""
+    return array if array.dtype.name in _KINDS and array.dtype.isnative else array.astype(np.float64)
+
+
+def describe(array: Array) -> Described:
+    """Address, strides of (outer, class, inner), kind, length of inner: of an (outer, C, inner) array."""
+    outer, classes, inner = array.strides
+    return array.ctypes.data, outer, classes, inner, kind(array), array.shape[2]
+
+
+def describe_tangents(v: Array) -> tuple[int, int, Described]:
+    """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
+    step, outer, classes, inner = v.strides
+    return v.shape[0], step, (v.ctypes.data, outer, classes, inner, kind(v), v.shape[3])
+
+
+def describe_per_row(array: Array) -> Described:
+    """The same of an (outer, inner) array of floats."""
+    outer, inner = array.strides
+    return array.ctypes.data, outer, 0, inner, kind(array), array.shape[1]
+
+
+def describe_targets(targets: Array) -> Described:
+    """The same of (outer, inner) integer targets."""
+    outer, inner = targets.strides
+    return targets.ctypes.data, outer, 0, inner, INTEGERS[targets.dtype.str[1:]], targets.shape[1]
+
+
+def has_one_row_tiles(z: Array) -> bool:
+    """Whether a tile holds one row: depends on C, and on whether the class axis is contiguous, alone."""
+    return bool(z.shape[1] >= ONE_ROW and z.strides[1] == z.itemsize)
+
+
+class Scratch:
+    """Memory of one thread, kept from call to call while it is small: fresh pages cost as much as the arithmetic."""
+
+    KEPT_BYTES = 2**23
+    _kept = threading.local()
+
+    def __init__(self, size: int) -> None:
+        kept = getattr(self._kept, "memory", None)
+        if kept is None or kept.size < size + 64:
+            kept = np.empty(size + 64, np.uint8)
+            if size <= self.KEPT_BYTES:
+                self._kept.memory = kept
+        self._memory = kept
+        address = kept.ctypes.data
+        self.address = address + -address % 64
+
+
+def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
+    """Memory for tiles, and the address of each buffer."""
+    classes = z.shape[1]
+    height = (classes + 7) // 8 if has_one_row_tiles(z) else classes
+    size = 64 * max(height, 1)
+    scratch = Scratch(buffers * size)
+    return scratch, tuple(scratch.address + i * size for i in range(buffers))

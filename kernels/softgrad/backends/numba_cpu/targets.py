@@ -1,0 +1,103 @@
+"""Integer targets of any dtype as int64, judged, counted and weighed in one pass; and sums over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+
+from softgrad.backends.numba_cpu.compiling import helper, intrinsic, kernel
+from softgrad.backends.numba_cpu.functions import two_sum
+from softgrad.backends.numba_cpu.lanes import f64s, i64s, lane, load_f64, load_part_f64, store_part_i64
+from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
+from softgrad.backends.numba_cpu.tiles import add, row_offset
+
+# Kinds of integers, by the character of their NumPy dtype and their size.
+INTEGERS = {"i1": 0, "i2": 1, "i4": 2, "i8": 3, "u1": 4, "u2": 5, "u4": 6, "u8": 7}
+
+
+def _loader(bits: int, signed: bool) -> Any:
+    @intrinsic
+    def load(typing_context, address):
+        def codegen(context, builder, sig, args):
+            integer = ir.IntType(bits)
+            x = builder.load(builder.inttoptr(args[0], integer.as_pointer()), align=bits // 8)
+            if bits == 64:
+                # An unsigned target beyond int64 is out of range, and never one that could be ignored.
+                return x if signed else builder.select(builder.icmp_signed("<", x, x.type(0)), x.type(2**63 - 1), x)
+            return (builder.sext if signed else builder.zext)(x, ir.IntType(64))
+
+        return signature(types.int64, types.int64), codegen
+
+    return load
+
+
+_i1, _i2, _i4, _i8 = (_loader(bits, True) for bits in (8, 16, 32, 64))
+_u1, _u2, _u4, _u8 = (_loader(bits, False) for bits in (8, 16, 32, 64))
+
+
+@helper
+def load_integer(address, kind):
+    """An integer of any kind as int64, its value kept."""
+    if kind == 3:
+        return _i8(address)
+    if kind == 2:
+        return _i4(address)
+    if kind < 2:
+        return _i2(address) if kind else _i1(address)
+    if kind == 4:
+        return _u1(address)
+    if kind == 5:
+        return _u2(address)
+    return _u4(address) if kind == 6 else _u8(address)
+
+
+@kernel
+def first_bad(targets, rows, classes, ignores, ignore_index):
+    """The first row whose target is neither in [0, C) nor ignored; −1 if there is none."""
+    stride = targets[1] if targets[5] == 1 else targets[3]
+    plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
+    for r in range(rows):
+        address = targets[0] + r * stride if plain else row_offset(targets, r)
+        t = load_integer(address, targets[4])
+        if (t < 0 or t >= classes) and not (ignores and t == ignore_index):
+            return r
+    return -1
+
+
+@kernel
+def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
+    """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights."""
+    count, high, low = 0, 0.0, 0.0
+    stride = targets[1] if targets[5] == 1 else targets[3]
+    plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
+    for r in range(rows):
+        address = targets[0] + r * stride if plain else row_offset(targets, r)
+        t = load_integer(address, targets[4])
+        if ignores and t == ignore_index:
+            t = IGNORED
+        elif t < 0 or t >= classes:
+            t = BAD
+        else:
+            count += 1
+            if weights != 0:
+                high, error = two_sum(high, lane(load_part_f64(weights + 8 * t, 1), 0))
+                low += error
+        store_part_i64(indices + 8 * r, i64s(t), 1)
+    return count, high + low
+
+
+@kernel
+def sum_rows(address, rows):
+    """Σ of float64 numbers side by side to twice their precision, in an order fixed by their count."""
+    high, low = f64s(0.0), f64s(0.0)
+    for j in range(rows >> 3):
+        high, low = add(high, low, load_f64(address + 64 * j))
+    high, low = add(high, low, load_part_f64(address + 64 * (rows >> 3), rows & 7))
+    high_sum, low_sum = lane(high, 0), lane(low, 0)
+    for i in range(1, 8):
+        high_sum, error = two_sum(high_sum, lane(high, i))
+        low_sum += lane(low, i) + error
+    return high_sum + low_sum if high_sum - high_sum == 0.0 else high_sum

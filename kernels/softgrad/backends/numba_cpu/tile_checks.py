@@ -1,0 +1,35 @@
+"""Which rows are no probability distribution."""
+
+from __future__ import annotations
+
+from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.functions import ONE, exp_lifted
+from softgrad.backends.numba_cpu.lanes import absolute, f64s, i64s, load_f64, max_across, store_f64, take, where
+from softgrad.backends.numba_cpu.tiles import fill, height, store_per_row, sum_tile, tile_number, tiles_in
+
+BUFFERS = 1
+
+
+@kernel
+def bad_rows(counter, scratch, rows, classes, one_row, log, tolerance, probs, out):
+    """1 for a row with a negative entry, or that does not sum to 1; else, and where there is a NaN, 0."""
+    (p_at,) = scratch
+    tiles = tiles_in(rows, classes, one_row)
+    i = take(counter)
+    while i < tiles:
+        tile = tile_number(i, rows, classes, one_row)
+        fill(p_at, probs, tile, -float("inf") if log else 0.0)
+        negative = i64s(0)
+        for j in range(height(tile)):
+            p = load_f64(p_at + 64 * j)
+            if log:
+                p = exp_lifted(p, f64s(0.0)) * (1.0 / ONE)
+                store_f64(p_at + 64 * j, p)
+            negative = where(p < 0.0, i64s(1), negative)
+        if tile[3]:
+            negative = i64s(max_across(negative))
+        total = sum_tile(p_at, tile)
+        off = (absolute(total - 1.0) > tolerance) | (negative > 0)
+        bad = where(off & (total == total), f64s(1.0), f64s(0.0))
+        store_per_row(out, bad, tile)
+        i = take(counter)

@@ -1,0 +1,237 @@
+"""The cross-entropy family on tiles: loss, gradient, directional derivative, Hessian product, with every option.
+
+h      target mass on the integer target t, w_t (1 − ε); 0 for probabilities
+D_j    the masses spread over all classes: w_j ε / C, or w_j (T_j (1 − ε) + ε / C); ΣD their sum
+F      h + ΣD + 2 ζ lse, what p is multiplied by in the gradient; ζ = z_loss, under "mean" z_loss · D/n,
+       for every row is then divided by D = Σ w_t and the z_loss part should be by n
+σ      slope of the softcap, 4q / (1 + q)² with q = exp(−2 |z / cap|): 1 − tanh² has no digits left where σ is small
+"""
+
+from __future__ import annotations
+
+import math
+
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
+from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, times, two_product
+from softgrad.backends.numba_cpu.lanes import (
+    absolute,
+    f64s,
+    i64s,
+    lane,
+    load_f64,
+    load_i64,
+    load_part_f64,
+    load_part_i64,
+    store_f64,
+    take,
+    where,
+    with_lane,
+)
+from softgrad.backends.numba_cpu.tile_exponentials import exponentials
+from softgrad.backends.numba_cpu.tiles import (
+    add,
+    classes_at,
+    fill,
+    height,
+    load_per_row,
+    pick,
+    spill,
+    store_per_row,
+    sum_tile,
+    tile_number,
+    tiles_in,
+    total,
+)
+
+INF = math.inf
+# z, the rest of z, e, two factors of the slope, D, v, v as it was.
+BUFFERS = 8
+# What an int64 target says of a row without one.
+IGNORED, BAD = -1, -2
+# 2 ζ lse may leave float64's range, of which the probabilities it multiplies then bring it back.
+DOWN = 2.0**-64
+# log1p(x) = x to the last digit, long before x is below the smallest normal number.
+TINY = 1e-200
+
+
+@helper
+def cap(scratch, softcap, tile):
+    """Replace z by softcap · tanh(z / softcap); −inf stays masked, +inf stays (its row is NaN).
+
+    The rounding errors of x = z / softcap and of the product would be magnified by exp, so both are carried along in
+    the rest.  The slope is stored as two factors: where q is below the smallest normal number, √q = exp(−|x|) twice.
+    """
+    z_at, rest_at, _, slope_at, slope_2_at, _, _, _ = scratch
+    for j in range(height(tile)):
+        z = load_f64(z_at + 64 * j)
+        x = z / softcap
+        product, error = two_product(x, f64s(softcap))
+        x_rest = ((z - product) - error) / softcap
+        x_rest = where(x_rest - x_rest == 0.0, x_rest, f64s(0.0))
+        size = absolute(x)
+        size_rest = where(x < 0.0, -x_rest, x_rest)
+        root = exp_lifted(-size, -size_rest) * (1.0 / ONE)
+        q = exp_lifted(-2.0 * size, -2.0 * size_rest) * (1.0 / ONE)
+        slope = 4.0 * q / ((1.0 + q) * (1.0 + q))
+        faint = q < 1e-290
+        store_f64(slope_at + 64 * j, where(faint, 2.0 * root, slope))
+        store_f64(slope_2_at + 64 * j, where(faint, 2.0 * root, f64s(1.0)))
+        tanh = x
+        for i in range(8):
+            tanh = with_lane(tanh, i, math.tanh(lane(x, i)))
+        capped, rest = two_product(tanh, f64s(softcap))
+        rest += softcap * x_rest * slope
+        # tanh(x) = x to the last digit, and z / softcap may have lost digits below the smallest normal number.
+        as_it_is = (size < 1e-9) | (absolute(z) == INF)
+        store_f64(z_at + 64 * j, where(as_it_is, z, capped))
+        store_f64(rest_at + 64 * j, where(as_it_is, f64s(0.0), where(rest - rest == 0.0, rest, f64s(0.0))))
+
+
+@inlined
+def times_slope(y, j, scratch):
+    """y times the softcap's slope at vector j."""
+    return y * load_f64(scratch[3] + 64 * j) * load_f64(scratch[4] + 64 * j)
+
+
+@helper
+def spread(d_at, targets, dense, weights, epsilon, tile):
+    """Fill D; ΣD.  `weights`: address of float64 weights, zeros up to a multiple of eight; 0 if there are none."""
+    classes = tile[2]
+    if dense:
+        fill(d_at, targets, tile, 0.0)
+    for j in range(height(tile)):
+        share = where(classes_at(j, tile) < classes, f64s(epsilon / classes), f64s(0.0))
+        d = load_f64(d_at + 64 * j) * (1.0 - epsilon) + share if dense else share
+        if weights != 0:
+            d = d * load_f64(weights + 64 * j) if tile[3] else d * load_scalar(weights + 8 * j)
+        store_f64(d_at + 64 * j, d)
+    return sum_tile(d_at, tile)
+
+
+@inlined
+def load_scalar(address):
+    """A float64 in every lane."""
+    return f64s(lane(load_part_f64(address, 1), 0))
+
+
+@helper
+def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap):
+    """Everything a row's loss and derivatives are made of: (t, h, ΣD, m, k, s, e_t, rest_t, rest_k, l)."""
+    z_at, rest_at, e_at, _, _, d_at, _, _ = scratch
+    fill(z_at, z, tile, -INF)
+    if softcap > 0.0:
+        cap(scratch, softcap, tile)
+    t, h, sum_d = i64s(IGNORED), f64s(0.0), f64s(0.0)
+    if not dense:
+        t = load_indices(indices, tile)
+        h = f64s(1.0 - epsilon)
+        if weights != 0:
+            for i in range(8):
+                h = with_lane(h, i, lane(h, i) * lane(load_part_f64(weights + 8 * max(lane(t, i), 0), 1), 0))
+    if dense or epsilon > 0.0:
+        sum_d = spread(d_at, targets, dense, weights, epsilon, tile)
+    m, k, s, e_t, rest_t, rest_k, l = exponentials(z_at, rest_at if softcap > 0.0 else 0, e_at, t, tile)
+    return t, h, sum_d, m, k, s, e_t, rest_t, rest_k, l
+
+
+@helper
+def load_indices(indices, tile):
+    """Targets of a tile's rows; lanes without a row repeat the last."""
+    t = load_i64(indices + 8 * tile[0]) if tile[1] == 8 else i64s(0)
+    if tile[1] < 8:
+        for i in range(8):
+            t = with_lane(t, i, lane(load_part_i64(indices + 8 * (tile[0] + min(i, tile[1] - 1)), 1), 0))
+        if tile[3]:
+            t = i64s(lane(t, 0))
+    return t
+
+
+@helper
+def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
+    """Σ_j W_j (m − z_j) + l ΣW + ζ lse²."""
+    z_at, d_at = scratch[0], scratch[5]
+    loss = sum_d * l
+    gap = m - pick(z_at, where(t < 0, i64s(0), t), tile)
+    # 0 · ∞ = 0: a masked target without mass.
+    gap = where((h == 0.0) & (gap == INF), f64s(0.0), gap)
+    # A sure row's l = rest / e may be below the smallest normal number though h l is not.
+    sure = (gap == 0.0) & (l < TINY)
+    loss += where(t < 0, f64s(0.0), where(sure, times(rest_k, h, f64s(1.0), f64s(ONE)), h * (gap + l)))
+    if has_spread:
+        high, low = f64s(0.0), f64s(0.0)
+        for j in range(height(tile)):
+            d = load_f64(d_at + 64 * j)
+            # Halved, because m − z may overflow though its product with a mass does not.
+            gap = 0.5 * m - 0.5 * load_f64(z_at + 64 * j)
+            high, low = add(high, low, where((d == 0.0) & (gap == INF), f64s(0.0), gap * d))
+        loss += 2.0 * total(high, low, tile)
+    if zeta != 0.0:
+        loss += zeta * (m + l) * (m + l)
+    return loss
+
+
+@inlined
+def settle(x, t, dead):
+    """Rows that count for nothing are exactly 0, rows whose target is out of range NaN."""
+    x = where(t == BAD, f64s(math.nan), x)
+    return where((t == IGNORED) | dead, f64s(0.0), x)
+
+
+@inlined
+def factor(mass, zeta, m, l):
+    """(mass + 2 ζ lse) · DOWN."""
+    return mass * DOWN + (2.0 * zeta * DOWN) * (m + l) if zeta != 0.0 else mass * DOWN
+
+
+@helper
+def gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread):
+    """p_t (F − h) − D_t − h rest_t / s, scaled: what is left where p_t − 1 has no digits.  `others`: (F − h) DOWN."""
+    g = -times(rest_t, scale, h, s)
+    first, second = factors(scale, others, f64s(1.0 / DOWN), f64s(1.0), s)
+    g += where(others == 0.0, f64s(0.0), e_t * first * second)
+    if has_spread:
+        g -= scale * pick(d_at, where(t < 0, i64s(0), t), tile)
+    return g
+
+
+@inlined
+def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):
+    """Vector j of p F − W, scaled; at the target `at_t`."""
+    g = load_f64(scratch[2] + 64 * j) * first * second
+    if has_spread:
+        g -= scale * load_f64(scratch[5] + 64 * j)
+    return where(classes_at(j, tile) == t, at_t, g)
+
+
+@kernel
+def cross_entropy_tiles(
+    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, loss, grad
+):
+    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
+    d_at, v_at = scratch[5], scratch[6]
+    epsilon, zeta, softcap, by, dead = options
+    has_spread = dense or epsilon > 0.0
+    none_counts = f64s(dead) > 0.0
+    tiles = tiles_in(rows, classes, one_row)
+    i = take(counter)
+    while i < tiles:
+        tile = tile_number(i, rows, classes, one_row)
+        t, h, sum_d, m, _, s, e_t, rest_t, rest_k, l = rows_of(
+            tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
+        )
+        counts = i64s(0) if dense else t  # probabilities: every row
+        if loss[0] != 0:
+            values = losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile)
+            store_per_row(loss, settle(values, counts, counts != counts), tile)
+        if grad[0] != 0:
+            scale = load_per_row(scales, tile) / by
+            first, second = factors(scale, factor(h + sum_d, zeta, m, l), f64s(1.0 / DOWN), f64s(1.0), s)
+            others = factor(sum_d, zeta, m, l)
+            at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
+            for j in range(height(tile)):
+                g = gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread)
+                if softcap > 0.0:
+                    g = times_slope(g, j, scratch)
+                store_f64(v_at + 64 * j, settle(g, counts, none_counts))
+            spill(v_at, grad, tile)
+        i = take(counter)

@@ -1,0 +1,154 @@
+"""Directional derivatives and Hessian products of the cross-entropy on tiles, by its loss's and gradient's symbols."""
+
+from __future__ import annotations
+
+import math
+
+from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.functions import factors, times
+from softgrad.backends.numba_cpu.lanes import absolute, f64s, i64s, load_f64, store_f64, take, where
+from softgrad.backends.numba_cpu.tile_cross_entropy import (
+    DOWN,
+    factor,
+    gradient,
+    gradient_at_target,
+    rows_of,
+    settle,
+    times_slope,
+)
+from softgrad.backends.numba_cpu.tile_products import MASKED, MASKED_WITHOUT_MASS, centre, settled, unit_of
+from softgrad.backends.numba_cpu.tiles import (
+    add,
+    classes_at,
+    fill,
+    height,
+    load_per_row,
+    pick,
+    spill,
+    store_per_row,
+    tile_number,
+    tiles_in,
+    total,
+)
+
+
+@helper
+def move(v, scratch, softcap, tile):
+    """Fill v, as the softcap moves it, and v as it was."""
+    v_at, raw_at = scratch[6], scratch[7]
+    fill(v_at, v, tile, 0.0)
+    if softcap > 0.0:
+        for j in range(height(tile)):
+            raw = load_f64(v_at + 64 * j)
+            store_f64(raw_at + 64 * j, raw)
+            store_f64(v_at + 64 * j, times_slope(raw, j, scratch))
+
+
+@helper
+def mean_of_v(scratch, s, tile):
+    """Σ p v as mean · unit; a masked class adds nothing."""
+    z_at, e_at, v_at = scratch[0], scratch[2], scratch[6]
+    top = f64s(0.0)
+    for j in range(height(tile)):
+        size = where(load_f64(z_at + 64 * j) == -math.inf, f64s(0.0), absolute(load_f64(v_at + 64 * j)))
+        top = where(size <= top, top, size)
+    unit = unit_of(top, tile)
+    inverse = 1.0 / unit
+    high, low = f64s(0.0), f64s(0.0)
+    for j in range(height(tile)):
+        x = where(load_f64(z_at + 64 * j) == -math.inf, f64s(0.0), load_f64(v_at + 64 * j))
+        high, low = add(high, low, load_f64(e_at + 64 * j) * (x * inverse))
+    return total(high, low, tile) / s, unit
+
+
+@kernel
+def cross_entropy_jvp_tiles(
+    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, count_v, v, v_step, out,
+    out_step,
+):  # fmt: skip
+    """ΣW Σ p u − Σ W u + 2 ζ lse Σ p v, with u = v − v[t], or v − v[k], of every tile that no other thread takes."""
+    z_at, _, e_at, _, _, d_at, v_at, _ = scratch
+    epsilon, zeta, softcap, _, _ = options
+    has_spread = dense or epsilon > 0.0
+    # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
+    idle = MASKED_WITHOUT_MASS if has_spread else MASKED
+    tiles = tiles_in(rows, classes, one_row)
+    i = take(counter)
+    while i < tiles:
+        tile = tile_number(i, rows, classes, one_row)
+        t, h, sum_d, m, k, s, _, _, _, l = rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap)
+        counts = i64s(0) if dense else t
+        for n in range(count_v):
+            move((v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), scratch, softcap, tile)
+            mean, mean_unit = f64s(0.0), f64s(1.0)
+            if zeta != 0.0:
+                mean, mean_unit = mean_of_v(scratch, s, tile)
+            unit, moment = centre(v_at, z_at, e_at, d_at, where(t < 0, k, t), idle, tile)
+            slope = times(moment, h + sum_d, unit, s)
+            if has_spread:
+                high, low = f64s(0.0), f64s(0.0)
+                for j in range(height(tile)):
+                    high, low = add(high, low, load_f64(d_at + 64 * j) * load_f64(v_at + 64 * j))
+                slope -= total(high, low, tile) * unit
+            if zeta != 0.0:
+                first, second = factors(f64s(2.0 * zeta), mean, mean_unit, f64s(1.0), f64s(1.0))
+                slope += (m + l) * first * second
+            values = settle(slope, counts, counts != counts)
+            store_per_row((out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), values, tile)
+        i = take(counter)
+
+
+@kernel
+def cross_entropy_hvp_tiles(
+    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, count_v, v, v_step,
+    out, out_step,
+):  # fmt: skip
+    """p (F (u − Σ p u) + 2 ζ Σ p v), scaled, through the cap where there is one; of every tile not taken."""
+    z_at, _, e_at, _, _, d_at, v_at, raw_at = scratch
+    epsilon, zeta, softcap, by, dead = options
+    has_spread = dense or epsilon > 0.0
+    none_counts = f64s(dead) > 0.0
+    up = f64s(1.0 / DOWN)
+    tiles = tiles_in(rows, classes, one_row)
+    i = take(counter)
+    while i < tiles:
+        tile = tile_number(i, rows, classes, one_row)
+        t, h, sum_d, m, k, s, e_t, rest_t, _, l = rows_of(
+            tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
+        )
+        counts = i64s(0) if dense else t
+        scale = load_per_row(scales, tile) / by
+        F, others = factor(h + sum_d, zeta, m, l), factor(sum_d, zeta, m, l)
+        first_g, second_g = factors(scale, F, up, f64s(1.0), s)
+        at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
+        e_k = pick(e_at, k, tile)
+        for n in range(count_v):
+            move((v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), scratch, softcap, tile)
+            mean, mean_unit = f64s(0.0), f64s(1.0)
+            if zeta != 0.0:
+                mean, mean_unit = mean_of_v(scratch, s, tile)
+            unit, moment = centre(v_at, z_at, e_at, d_at, k, MASKED, tile)
+            # At k, where u = 0, the mean alone is left.
+            first, second = factors(F, scale, unit, up, s)
+            y_k = -moment * (e_k / s) * first * second
+            shared = f64s(0.0)
+            if zeta != 0.0:
+                first, second = factors(f64s(2.0 * zeta * DOWN), mean_unit, f64s(1.0), f64s(1.0), unit)
+                shared = mean * first * second
+                first, second = factors(shared, scale, unit, up, s)
+                y_k += e_k * first * second
+            mean_u = moment / s
+            first, second = factors(scale, unit, up, f64s(1.0), s)
+            for j in range(height(tile)):
+                x = (load_f64(v_at + 64 * j) - mean_u) * F + shared
+                z_j = load_f64(z_at + 64 * j)
+                y = where(classes_at(j, tile) == k, y_k, x * load_f64(e_at + 64 * j) * first * second)
+                if softcap > 0.0:
+                    g = gradient(j, scratch, tile, t, at_t, first_g, second_g, scale, has_spread)
+                    # The slope's own derivative is −2 tanh(z / cap) / cap times the slope.
+                    bend = where(absolute(z_j) == math.inf, f64s(0.0), z_j / softcap) * (-2.0 / softcap)
+                    y = settled(y, z_j, s)
+                    y = times_slope(y, j, scratch) + times_slope(g * load_f64(raw_at + 64 * j) * bend, j, scratch)
+                store_f64(v_at + 64 * j, settle(settled(y, z_j, s), counts, none_counts))
+            spill(v_at, (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), tile)
+        i = take(counter)

@@ -1,0 +1,235 @@
+"""Tiles: float64 copies of a few rows, eight lanes wide, on which every primitive can be computed exactly enough.
+
+A tile is H vectors of eight lanes.  It holds either
+
+    eight rows   vector j is class j, each lane another row: for a short or a strided class axis
+    one row      vector j is classes 8j … 8j + 7 of one row: for a long contiguous one
+
+and the mathematics above is the same for both, for all that differs is hidden in four functions: where an array's
+elements lie (`fill`, `spill`), which class a lane stands for (`classes_at`), and that a number per row is found
+`across` the lanes or in each.  Which it is depends on C and on whether the class axis is contiguous alone, so neither
+does the order in which classes are added.
+
+An array is described by six integers: address, strides in bytes of outer, class and inner axis, kind of its numbers,
+and the length of its inner axis.  A tile by four: its first row, its number of rows, C, and whether it is one row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softgrad.backends.numba_cpu import lanes
+from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.functions import two_sum
+from softgrad.backends.numba_cpu.lanes import f64s, i64s, lane, lane_numbers64, load_f64, store_f64, where, with_lane
+
+# Kinds of numbers.
+FLOAT64, FLOAT32, FLOAT16, BFLOAT16 = range(4)
+# From this many classes on a contiguous row has a tile of its own: at most an eighth of its last vector is idle.
+ONE_ROW = 64
+
+
+@helper
+def load_some(address, n, kind):
+    """The first n of eight numbers side by side in memory, the others 0."""
+    if kind == FLOAT64:
+        return lanes.load_part_f64(address, n)
+    if kind == FLOAT32:
+        return lanes.load_part_f64_of_f32(address, n)
+    if kind == FLOAT16:
+        return lanes.load_part_f64_of_half(address, n)
+    return lanes.load_part_f64_of_bfloat(address, n)
+
+
+@helper
+def store_some(address, x, n, kind):
+    """The first n of eight numbers, side by side in memory, rounded once (16-bit ones from float32)."""
+    if kind == FLOAT64:
+        lanes.store_part_f64(address, x, n)
+    elif kind == FLOAT32:
+        lanes.store_part_f64_to_f32(address, x, n)
+    elif kind == FLOAT16:
+        lanes.store_part_f64_to_half(address, x, n)
+    else:
+        lanes.store_part_f64_to_bfloat(address, x, n)
+
+
+@inlined
+def height(tile):
+    """H."""
+    return (tile[2] + 7) >> 3 if tile[3] else tile[2]
+
+
+@inlined
+def classes_at(j, tile):
+    """Which class each lane of vector j stands for."""
+    if tile[3]:
+        return lane_numbers64() + 8 * j
+    return i64s(j)
+
+
+@inlined
+def across(x, tile):
+    """The sum over the row of what each lane has summed."""
+    if tile[3]:
+        return f64s(lanes.sum_across(x))
+    return x
+
+
+@helper
+def row_offset(array, row):
+    """Address of a row's first class."""
+    inner = array[5]
+    if inner == 1:
+        return array[0] + row * array[1]
+    return array[0] + row // inner * array[1] + row % inner * array[3]
+
+
+@helper
+def fill(buffer, array, tile, padding):
+    """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row repeat the last."""
+    first, rows, classes, one_row = tile
+    stride, kind = array[2], array[4]
+    if one_row and stride == _size(kind):
+        start = row_offset(array, first)
+        for j in range(classes >> 3):
+            store_f64(buffer + 64 * j, load_some(start + 8 * j * stride, 8, kind))
+        left = classes & 7
+        if left:
+            j = classes >> 3
+            x = load_some(start + 8 * j * stride, left, kind)
+            store_f64(buffer + 64 * j, where(lane_numbers64() < left, x, f64s(padding)))
+        return
+    for i in range(8):
+        if one_row:
+            start, step = row_offset(array, first) + i * stride, 8 * stride
+        else:
+            start, step = row_offset(array, first + min(i, rows - 1)), stride
+        count = (classes - i + 7) >> 3 if one_row else classes
+        for j in range(count):
+            lanes.store_part_f64(buffer + 64 * j + 8 * i, load_some(start + j * step, 1, kind), 1)
+        if one_row and count < height(tile):
+            lanes.store_part_f64(buffer + 64 * count + 8 * i, f64s(padding), 1)
+
+
+@helper
+def spill(buffer, array, tile):
+    """Write a tile to an array's rows."""
+    first, rows, classes, one_row = tile
+    stride, kind = array[2], array[4]
+    if one_row and stride == _size(kind):
+        start = row_offset(array, first)
+        for j in range(height(tile)):
+            store_some(start + 8 * j * stride, load_f64(buffer + 64 * j), min(8, classes - 8 * j), kind)
+        return
+    for i in range(8 if one_row else rows):
+        if one_row:
+            start, step = row_offset(array, first) + i * stride, 8 * stride
+        else:
+            start, step = row_offset(array, first + i), stride
+        for j in range((classes - i + 7) >> 3 if one_row else classes):
+            store_some(start + j * step, lanes.load_part_f64(buffer + 64 * j + 8 * i, 1), 1, kind)
+
+
+@inlined
+def _size(kind):
+    return 8 if kind == FLOAT64 else 4 if kind == FLOAT32 else 2
+
+
+@helper
+def pick(buffer, which, tile):
+    """The entry of each row at class `which`."""
+    if tile[3]:
+        return f64s(lane(lanes.load_part_f64(buffer + 8 * lane(which, 0), 1), 0))
+    x = f64s(0.0)
+    for i in range(8):
+        x = with_lane(x, i, lane(lanes.load_part_f64(buffer + 64 * lane(which, i) + 8 * i, 1), 0))
+    return x
+
+
+@helper
+def largest(buffer, tile):
+    """m and k of each row: the first largest class; m is NaN where there is one, k then any class."""
+    m, k, lost = f64s(-np.inf), i64s(0), i64s(0)
+    for j in range(height(tile)):
+        z = load_f64(buffer + 64 * j)
+        k = where(z > m, classes_at(j, tile), k)
+        m = where(z > m, z, m)
+        lost = where(z != z, i64s(1), lost)
+    if tile[3]:
+        best = f64s(lanes.max_across(m))
+        k = i64s(-lanes.max_across(where(m == best, -k, i64s(-tile[2]))))
+        m, lost = best, i64s(lanes.max_across(lost))
+    return where(lost > 0, f64s(np.nan), m), where(k < tile[2], k, i64s(0))
+
+
+@inlined
+def add(high, low, x):
+    """(high, low) + x, exact to twice the precision: the error of a sum does not grow with C."""
+    high, error = two_sum(high, x)
+    return high, low + error
+
+
+@inlined
+def value(high, low):
+    """high + low; an infinite sum has no error term."""
+    return where(high - high == 0.0, high + low, high)
+
+
+@helper
+def sum_tile(buffer, tile):
+    """Σ over the classes; lanes beyond C must hold 0."""
+    high, low = f64s(0.0), f64s(0.0)
+    for j in range(height(tile)):
+        high, low = add(high, low, load_f64(buffer + 64 * j))
+    return total(high, low, tile)
+
+
+@helper
+def total(high, low, tile):
+    """The sum of a row from those of its lanes."""
+    if not tile[3]:
+        return value(high, low)
+    high_sum, low_sum = lane(high, 0), lane(low, 0)
+    for i in range(1, 8):
+        high_sum, error = two_sum(high_sum, lane(high, i))
+        low_sum += lane(low, i) + error
+    return value(f64s(high_sum), f64s(low_sum))
+
+
+# --- numbers per row ---
+
+
+@helper
+def load_per_row(array, tile):
+    """One number per row of an array without a class axis."""
+    if tile[3]:
+        return f64s(lane(load_some(row_offset(array, tile[0]), 1, array[4]), 0))
+    x = f64s(0.0)
+    for i in range(8):
+        x = with_lane(x, i, lane(load_some(row_offset(array, tile[0] + min(i, tile[1] - 1)), 1, array[4]), 0))
+    return x
+
+
+@helper
+def store_per_row(array, x, tile):
+    """Write one number per row."""
+    for i in range(tile[1]):
+        store_some(row_offset(array, tile[0] + i), f64s(lane(x, i)), 1, array[4])
+
+
+# --- sharing tiles out to threads ---
+
+
+@inlined
+def tiles_in(rows, classes, one_row):
+    """How many tiles hold that many rows."""
+    return rows if one_row else (rows + 7) >> 3
+
+
+@inlined
+def tile_number(i, rows, classes, one_row):
+    """The i-th tile."""
+    if one_row:
+        return i, 1, classes, 1
+    return 8 * i, min(8, rows - 8 * i), classes, 0
