@@ -90,14 +90,16 @@ def run(given: argparse.Namespace) -> int:
     if going.load_at_start is not None and going.load_at_start > machine.BUSY * machine.cores():
         console.print(f"This machine is busy (load {going.load_at_start:.1f}): times will be noisy.", style="yellow")
     finished = execute(going, final, console, resumed)
-    for table in all_tables(results.load(finished.path)):
+    content = results.load(finished.path)
+    for table in all_tables(content):
         console.print(table.rich())
     for failure in finished.failures:
         console.print(f"failed: {failure}", style="red", markup=False)
     console.print(f"{'Interrupted; kept' if finished.interrupted else 'Written'}: {finished.path}", soft_wrap=True)
     if given.compare is not None:
         compare(given, finished.path)
-    return INTERRUPTED if finished.interrupted else int(bool(finished.failures))
+    wrong = finished.failures or any(entry["ours"] for entry in content["softgrad"]["refused"])
+    return INTERRUPTED if finished.interrupted else int(bool(wrong))
 
 
 def report(given: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def gpu_cases(*, quick: bool, operations: Names = (), dtypes: Names = (), logits
         Case(operation, dtype, max(1, round(logits_bytes / (classes * DTYPES[dtype]))), classes)
         for dtype in dtypes or (("float32",) if quick else GPU_DTYPES)
         for operation in operations or (GPU_MAIN if quick or dtype != "float32" else by_importance(GPU_MAIN))
-        for classes in (GPU_CLASSES if not quick and operation in GPU_MAIN else GPU_FEW)
+        for classes in (GPU_CLASSES if not quick and operation in GPU_MAIN and dtype != "float16" else GPU_FEW)
     ]
 
 

@@ -11,6 +11,7 @@ from bench import inputs as drawn
 from bench.cases import Case
 from bench.check import Verdict, judge
 from bench.contenders import LIMIT, Contender
+from bench.contenders.base import Shared
 from bench.race import Entrant, Stopwatch, race
 from bench.truths import truths_of_distinct_rows
 
@@ -48,10 +49,11 @@ def run_field(
 ) -> dict[str, Outcome]:
     """Check, then race; a sample is `repeat` calls, counted per call."""
     given = [drawn.draw(case, number) for number in range(sets)]
+    shared: list[Shared] = [{} for _ in given]
     true = truths_of_distinct_rows(case, given[0])
     outcomes, entrants = {}, []
     for contender in contenders:
-        verdict, calls = enter(case, contender, given, true)
+        verdict, calls = enter(case, contender, given, shared, true)
         outcomes[contender.name] = outcome = Outcome(contender, verdict, [], caches)
         if outcome.refusal is None:
             timed = [_repeated(call, repeat) for call in calls]
@@ -63,11 +65,15 @@ def run_field(
 
 
 def enter(
-    case: Case, contender: Contender, given: Sequence[drawn.Inputs], true: tuple[Any, ...]
+    case: Case,
+    contender: Contender,
+    given: Sequence[drawn.Inputs],
+    shared: Sequence[Shared],
+    true: tuple[Any, ...],
 ) -> tuple[Verdict | None, list[Callable[[], Any]]]:
     """A contender's calls, one per set of inputs, and the verdict on the first."""
     try:
-        calls = [contender.prepare(case, one) for one in given]
+        calls = [contender.prepare(case, *one) for one in zip(given, shared, strict=True)]
         if contender.name == LIMIT:
             return None, calls
         return judge(case, contender.results(case, calls[0]), true, ours=contender.ours), calls

@@ -40,10 +40,9 @@ def draw(case: Case, number: int) -> Inputs:
     distinct = known_rows(case) if number == 0 else min(case.rows, max(1, DISTINCT_ELEMENTS // case.classes))
     rng = np.random.default_rng([zlib.crc32(case.name.encode()), number])
     dtype = numpy_dtype(case.dtype)
-    rows = np.arange(case.rows) % distinct
 
     def array(block: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(block.astype(dtype)[rows])
+        return np.resize(block.astype(dtype), case.shape)  # repeated as often as it takes
 
     z = SPREAD * rng.standard_normal((distinct, case.classes), np.float32)
     given: Inputs = {}
@@ -56,7 +55,7 @@ def draw(case: Case, number: int) -> Inputs:
         elif name == "tangent":
             given[name] = array(rng.standard_normal((distinct, case.classes), np.float32))
         else:
-            given[name] = rng.integers(0, case.classes, distinct)[rows]
+            given[name] = np.resize(rng.integers(0, case.classes, distinct), case.rows)
     shape = case.shape if case.spec.writes_rows else (case.rows,)
     return given | {"out": np.zeros(shape, dtype)}
 

@@ -118,7 +118,8 @@ class Run:
         if self.cuda is None:
             return self._left("speed", cases.cpu_cases(**self._chosen()))
         # Two sets of inputs and results for each library, the copy's buffers and the flush have to fit.
-        room = self.cuda.free_bytes() // 48
+        # A power of two, so that a little more or less memory changes no case.
+        room = 1 << (self.cuda.free_bytes() // 48).bit_length() - 1
         return self._left("speed", cases.gpu_cases(**self._chosen(), logits_bytes=min(cases.GPU_BYTES, room)))
 
     def overhead_cases(self) -> list[Case]:

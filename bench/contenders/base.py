@@ -17,12 +17,14 @@ from bench.cases import DTYPES, Case
 from bench.inputs import Inputs
 
 Call = Callable[[], Any]
+Shared = dict[tuple[str, str], Any]  # (library, input) -> array
 
 
 class Contender:
     """One implementation on one device."""
 
     name: str
+    library = "numpy"  # contenders of one library share its arrays
     ours = False  # softgrad's backends are held to its promises
     dtypes: tuple[str, ...] = tuple(DTYPES)
     lacks: tuple[str, ...] = ()  # inherited methods that do not count
@@ -53,13 +55,21 @@ class Contender:
             return f"does not take {case.dtype}"
         return None
 
-    def prepare(self, case: Case, inputs: Inputs) -> Call:
-        """The call to time, on one set of inputs."""
+    def prepare(self, case: Case, inputs: Inputs, shared: Shared | None = None) -> Call:
+        """The call to time, on one set of inputs; its arrays are kept in `shared` for others of the same library."""
         names = (*case.spec.inputs, "out")
-        return getattr(self, case.operation)(**{name: self._given(inputs[name]) for name in names})
+        return getattr(self, case.operation)(**{name: self.given(name, inputs, shared) for name in names})
 
-    def _given(self, x: np.ndarray | None) -> Any:
-        return None if x is None else self.array(x)
+    def given(self, name: str, inputs: Inputs, shared: Shared | None) -> Any:
+        """One of the inputs as the library's own array; `out` may be None."""
+        if inputs[name] is None:
+            return None
+        if shared is None:
+            return self.array(inputs[name])
+        key = (self.library, name)
+        if key not in shared:
+            shared[key] = self.array(inputs[name])
+        return shared[key]
 
     def results(self, case: Case, call: Call) -> tuple[np.ndarray, ...]:
         """Run `call` once, for the check."""

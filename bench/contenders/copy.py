@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import Case
-from bench.contenders.base import Call, Contender
+from bench.contenders.base import Call, Contender, Shared
 from bench.inputs import Inputs
 
 LIMIT = "copy"
@@ -29,7 +29,7 @@ class HostCopy(Contender):
         """Every case has a limit."""
         return None
 
-    def prepare(self, case: Case, inputs: Inputs) -> Call:
+    def prepare(self, case: Case, inputs: Inputs, shared: Shared | None = None) -> Call:
         """From one buffer of its own to another."""
         half = max(1, case.bytes // 2)
         source, target = np.ones(half, np.uint8), np.zeros(half, np.uint8)
@@ -58,7 +58,7 @@ class DeviceCopy(Contender):
         """Every case has a limit."""
         return None
 
-    def prepare(self, case: Case, inputs: Inputs) -> Call:
+    def prepare(self, case: Case, inputs: Inputs, shared: Shared | None = None) -> Call:
         """From one buffer of its own to another."""
         half = max(1, case.bytes // 2)
         source, target = self._cuda.buffer(half), self._cuda.buffer(half)

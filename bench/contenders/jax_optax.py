@@ -27,7 +27,7 @@ def _softmax(z: Any) -> Any:
 class Jax(Contender):
     """Every operation is one jitted function, waited for with `block_until_ready`."""
 
-    name = "jax"
+    name = library = "jax"
     own_stream = True
     notes: ClassVar = {
         "softmax_vjp": "jit of jax.vjp",
@@ -54,10 +54,10 @@ class Jax(Contender):
         """Class indices as int32, JAX's own."""
         return jax.device_put(x.astype(np.int32) if x.dtype == np.int64 else x, self._device)
 
-    def prepare(self, case: Any, inputs: Any) -> Call:
+    def prepare(self, case: Any, inputs: Any, shared: Any = None) -> Call:
         """JAX has no `out`."""
         function = self._jitted[case.operation]
-        arrays = [self.array(inputs[name]) for name in case.spec.inputs]
+        arrays = [self.given(name, inputs, shared) for name in case.spec.inputs]
         return lambda: jax.block_until_ready(function(*arrays))
 
     def obstacle(self, case: Any) -> str | None:

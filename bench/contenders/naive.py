@@ -25,7 +25,7 @@ class Naive(Contender):
         if device == "gpu":
             import cupy
 
-            self.array, self.numpy = cupy.asarray, cupy.asnumpy
+            self.library, self.array, self.numpy = "cupy", cupy.asarray, cupy.asnumpy
 
     def obstacle(self, case: Case) -> str | None:
         """It does not fit for long."""

@@ -14,7 +14,7 @@ from bench.contenders.base import Call, Contender
 class Torch(Contender):
     """Eager PyTorch: no fused value-and-grad, so a forward and a backward pass."""
 
-    name = "torch"
+    name = library = "torch"
     notes: ClassVar = {
         "softmax_vjp": "forward + backward",
         "softmax_jvp": "torch.func.jvp",

@@ -18,7 +18,7 @@ class Special(Contender):
             import cupy
             from cupyx.scipy import special
 
-            self.array, self.numpy = cupy.asarray, cupy.asnumpy
+            self.library, self.array, self.numpy = "cupy", cupy.asarray, cupy.asnumpy
         else:
             from scipy import special
         self._special = special

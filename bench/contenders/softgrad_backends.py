@@ -57,11 +57,12 @@ class CudaBackend(Backend):
         if importlib.util.find_spec("cupy") is not None:
             import cupy
 
-            self._to_device, self._to_host = cupy.asarray, cupy.asnumpy
+            self.library, self._to_device, self._to_host = "cupy", cupy.asarray, cupy.asnumpy
         else:
             from numba import cuda
 
-            self._to_device, self._to_host = cuda.to_device, lambda x: x.copy_to_host()
+            self.library, self._to_device = "numba", cuda.to_device
+            self._to_host = lambda x: x.copy_to_host()
 
     def array(self, x: np.ndarray) -> Any:
         """On the device."""
