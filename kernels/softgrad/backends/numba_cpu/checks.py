@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from softgrad.backends.numba_cpu.cross_entropy import ignoring
-from softgrad.backends.numba_cpu.memory import Array, describe, describe_targets, has_one_row_tiles, tile_scratch
+from softgrad.backends.numba_cpu.memory import Array, describe, describe_targets, tile_scratch, tile_work
 from softgrad.backends.numba_cpu.targets import first_bad
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_checks import BUFFERS, bad_rows
@@ -21,7 +21,8 @@ def first_bad_target(targets: Array, classes: int, ignore_index: int | None) -> 
 def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
     """Flat position of the first row that is no probability distribution; rows with a NaN pass."""
     outer, classes, inner = probs.shape
-    rows, one_row = outer * inner, has_one_row_tiles(probs)
+    rows = outer * inner
+    tiles, work = tile_work(probs)
     bad = np.empty(rows, np.float64)
     if classes == 0:
         return 0 if rows and not tolerance >= 1.0 else None
@@ -29,10 +30,10 @@ def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
     def run(counter: int) -> None:
         _scratch, buffers = tile_scratch(BUFFERS, probs)
         bad_rows(
-            counter, buffers, rows, classes, one_row, log, tolerance, describe(probs),
+            counter, buffers, work, log, tolerance, describe(probs),
             (bad.ctypes.data, 8, 0, 8, 0, 1),
         )  # fmt: skip
 
-    share(2 * probs.size, rows if one_row else -(-rows // 8), run)
+    share(2 * probs.size, tiles, run)
     first = int(bad.argmax()) if rows else 0
     return first if rows and bad[first] else None

@@ -15,13 +15,24 @@ from softgrad.backends.numba_cpu.memory import (
     describe_per_row,
     describe_tangents,
     describe_targets,
-    has_one_row_tiles,
     readable,
     tile_scratch,
+    tile_work,
+)
+from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
+from softgrad.backends.numba_cpu.single_rows import (
+    FORMATS,
+    contiguous,
+    has_long_rows,
+    is_single,
+    share_columns,
+    share_rows,
+    streams,
 )
 from softgrad.backends.numba_cpu.targets import classify, sum_rows
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
+from softgrad.backends.numba_cpu.wide_cross_entropy import cross_entropy_rows
 from softgrad.protocol import Loss, loss_dtype
 
 
@@ -33,19 +44,46 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         if values is None:
             return None
         laid.without_classes(values, np.inf if problem.z_loss else 0.0)
+    elif not (laid.is_plain() and is_single(problem.z)):
+        _by_tiles(problem, laid, values, grad)
+    elif grad is None or not has_long_rows(problem.z):
+        _by_rows(problem, laid, values, grad)
     else:
-        scales = laid.scales()
-        of_loss = NOTHING if values is None else describe_per_row(values[0])
-
-        def run(counter: int) -> None:
-            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-            tiles.cross_entropy_tiles(
-                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
-                of_loss, NOTHING if grad is None else describe(grad),
-            )  # fmt: skip
-
-        laid.share(run, 1)
+        with contiguous(grad) as result:
+            _by_rows(problem, laid, values, result)
     return None if values is None else laid.result(values, when_nothing_counts=np.nan)[0]
+
+
+def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None) -> None:
+    """An integer target in each row, in float32; the rows that need more, by tiles."""
+    z, fmt = problem.z, FORMATS[problem.z.dtype.name]
+    of_loss = NOTHING if values is None else describe_per_row(values[0])
+    of_grad = NOTHING if grad is None else describe(grad)
+    arguments = (
+        laid.rows, laid.classes, describe(z), laid.indices.ctypes.data, laid.weights_at, laid.scales, laid.by, of_loss,
+        of_grad,
+    )  # fmt: skip
+    if has_long_rows(z):
+        past_caches = grad is not None and streams(grad, z)
+        hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt))
+    else:
+        hard = share_columns(z, lambda *shared: cross_entropy_columns(*shared, *arguments, fmt))
+    if hard is not None:
+        _by_tiles(problem, laid, values, grad, hard)
+
+
+def _by_tiles(problem: Loss, laid: Laid, values: Array | None, grad: Array | None, which: Array | None = None) -> None:
+    """Every option, in float64; all rows, or those listed."""
+    of_scales = laid.scales
+    of_loss = NOTHING if values is None else describe_per_row(values[0])
+    of_grad = NOTHING if grad is None else describe(grad)
+    count, work = tile_work(problem.z, which)
+
+    def run(counter: int) -> None:
+        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
+        tiles.cross_entropy_tiles(counter, buffers, work, *laid.arguments, of_scales, of_loss, of_grad)
+
+    share(4 * problem.z.size, count, run)
 
 
 def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
@@ -61,7 +99,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
         def run(counter: int) -> None:
             _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
             cross_entropy_jvp_tiles(
-                counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, count, v_first, v_step,
+                counter, buffers, laid.work, *laid.arguments, count, v_first, v_step,
                 describe_per_row(values[0]), values.strides[0],
             )  # fmt: skip
 
@@ -75,14 +113,13 @@ def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
         return
     laid = Laid(problem)
     v = readable(v)
-    scales = laid.scales()
     count, v_step, v_first = describe_tangents(v)
     _, out_step, out_first = describe_tangents(out)
 
     def run(counter: int) -> None:
         _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
         cross_entropy_hvp_tiles(
-            counter, buffers, laid.rows, laid.classes, laid.one_row, *laid.arguments, describe_per_row(scales),
+            counter, buffers, laid.work, *laid.arguments, laid.scales,
             count, v_first, v_step, out_first, out_step,
         )  # fmt: skip
 
@@ -95,37 +132,46 @@ class Laid:
     def __init__(self, problem: Loss) -> None:
         z = problem.z
         outer, self.classes, inner = z.shape
-        self.rows, self.one_row = outer * inner, has_one_row_tiles(z)
-        self.tasks = self.rows if self.one_row else -(-self.rows // 8)
+        self.rows = outer * inner
+        self.tasks, self.work = tile_work(z)
         self._problem = problem
         self._weights = _padded_weights(problem.weight)
-        weights_at = 0 if self._weights is None else self._weights.ctypes.data
+        self.weights_at = 0 if self._weights is None else self._weights.ctypes.data
         self.indices = np.empty(0, np.int64)
-        self._by, zeta = 1.0, problem.z_loss
+        self.by, zeta = 1.0, problem.z_loss
         count, mass = self.rows, float(self.rows)
         if not problem.dense:
             self.indices = np.empty(self.rows, np.int64)
-            count, mass = classify_targets(problem, weights_at, self.indices)
+            count, mass = classify_targets(problem, self.weights_at, self.indices)
         if problem.reduction == "mean":
-            self._by = mass
+            self.by = mass
             if count and zeta:
-                zeta *= self._by / count
+                zeta *= self.by / count
         self._targets = readable(problem.targets) if problem.dense else problem.targets
+        # grad_output, one per row.
+        scales = np.asarray(problem.grad_output, np.float64)
+        self._scales = np.broadcast_to(scales, (outer, inner))
+        self.scales = describe_per_row(self._scales)
         options = (
             problem.label_smoothing,
             zeta,
             0.0 if problem.softcap is None else problem.softcap,
-            self._by,
-            1.0 if self._by == 0.0 else 0.0,
+            self.by,
+            1.0 if self.by == 0.0 else 0.0,
         )
         self.arguments: tuple[Any, ...] = (
             describe(z),
             describe(self._targets) if problem.dense else NOTHING,
             problem.dense,
             self.indices.ctypes.data,
-            weights_at,
+            self.weights_at,
             options,
         )
+
+    def is_plain(self) -> bool:
+        """Whether this is an integer target in each row and nothing else but weights."""
+        problem = self._problem
+        return not problem.dense and not problem.label_smoothing and not problem.z_loss and problem.softcap is None
 
     def share(self, run: Callable[[int], None], passes: int) -> None:
         """Run on as many threads as the work is worth."""
@@ -150,18 +196,12 @@ class Laid:
         if self._problem.reduction == "none":
             return values
         reduced = np.empty(len(values), loss_dtype(self._problem.z.dtype))
-        if self._by == 0.0:
+        if self.by == 0.0:
             reduced[...] = when_nothing_counts
         else:
             with np.errstate(all="ignore"):
-                reduced[...] = np.array([sum_rows(row.ctypes.data, self.rows) for row in values]) / self._by
+                reduced[...] = np.array([sum_rows(row.ctypes.data, self.rows) for row in values]) / self.by
         return reduced
-
-    def scales(self) -> Array:
-        """grad_output, one per row."""
-        scale = self._problem.grad_output
-        outer, _, inner = self._problem.z.shape
-        return np.broadcast_to(np.asarray(scale, np.float64), (outer, inner))
 
 
 def classify_targets(problem: Loss, weights_at: int, indices: Array) -> tuple[int, float]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import operator
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features as host_features
@@ -537,6 +537,7 @@ load_f64, load_part_f64 = _loader(f64, F64, _same)
 store_f64, store_part_f64, stream_f64 = _storer(f64, F64, _same)
 load_i64, load_part_i64 = _loader(i64, I64, _same)
 store_i64, store_part_i64, _ = _storer(i64, I64, _same)
+load_i32_of_i64, load_part_i32_of_i64 = _loader(i32, I64, lambda builder, value: builder.trunc(value, i32.llvm))
 # Eight float64 of narrower numbers; 16-bit ones are rounded from float32, as everywhere.
 load_f64_of_f32, load_part_f64_of_f32 = _loader(f64, F32, _widened(_same))
 load_f64_of_half, load_part_f64_of_half = _loader(f64, I16, _widened(_widen_half))
@@ -557,3 +558,160 @@ def take(typing_context, address):
         return builder.atomic_rmw("add", _at(builder, args[0], I64), I64(1), "monotonic")
 
     return signature(types.int64, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Ask for a cache line, which will be read soon; any address will do."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _at(builder, args[0], I8)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]),
+            "llvm.prefetch.p0",
+        )
+        builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64), codegen
+
+
+# --- sixteen float32 of memory in one of three formats, named by the type of a number passed along ---
+# np.float32(0): float32; np.int16(0): float16; np.uint16(0): bfloat16.  A kernel is compiled once for each.
+
+
+class _Format(NamedTuple):
+    stored: ir.Type
+    size: int
+    widen: Callable[[Any, Any], Any]
+    narrow: Callable[[Any, Any], Any]
+    minus_infinity: Any
+
+
+_FORMATS = {
+    types.float32: _Format(F32, 4, _same, _same, float("-inf")),
+    types.int16: _Format(I16, 2, _widen_half, _round_half, 0xFC00),
+    types.uint16: _Format(I16, 2, _widen_bfloat, _round_bfloat, 0xFF80),
+}
+
+
+@intrinsic
+def size_of(typing_context, fmt):
+    """Bytes of one number."""
+
+    def codegen(context, builder, sig, args):
+        return I64(_FORMATS[fmt].size)
+
+    return signature(types.int64, fmt), codegen
+
+
+@intrinsic
+def load(typing_context, address, fmt):
+    """Sixteen numbers as float32."""
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        pointer = _at(builder, args[0], ir.VectorType(chosen.stored, 16))
+        return chosen.widen(builder, builder.load(pointer, align=chosen.size))
+
+    return signature(f32, types.int64, fmt), codegen
+
+
+@intrinsic
+def load_first(typing_context, address, n, fmt):
+    """The first n of sixteen numbers as float32, the others −inf, no byte beyond touched."""
+    chosen = _FORMATS[fmt]
+    memory = ir.VectorType(chosen.stored, 16)
+
+    def codegen(context, builder, sig, args):
+        name = f"llvm.masked.load.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        padding = ir.Constant(memory, [chosen.minus_infinity] * 16)
+        pointer = _at(builder, args[0], memory)
+        value = _call(builder, name, memory, [pointer, I32(chosen.size), _first(builder, args[1], 16), padding])
+        return chosen.widen(builder, value)
+
+    return signature(f32, types.int64, types.int64, fmt), codegen
+
+
+@intrinsic
+def store(typing_context, address, v, fmt):
+    """Sixteen float32, each rounded once."""
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        value = chosen.narrow(builder, args[1])
+        builder.store(value, _at(builder, args[0], value.type), align=chosen.size)
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, f32, fmt), codegen
+
+
+@intrinsic
+def store_first(typing_context, address, v, n, fmt):
+    """The first n of them."""
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        value = chosen.narrow(builder, args[1])
+        name = f"llvm.masked.store.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        pointer = _at(builder, args[0], value.type)
+        _call(builder, name, ir.VoidType(), [value, pointer, I32(chosen.size), _first(builder, args[2], 16)])
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, f32, types.int64, fmt), codegen
+
+
+@intrinsic
+def stream(typing_context, address, v, fmt):
+    """The same past the caches, to an address that is a multiple of the sixteen's size.
+
+    A result larger than the caches would otherwise be read from memory before it is written, half as much traffic
+    again.
+    """
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        value = chosen.narrow(builder, args[1])
+        instruction = builder.store(value, _at(builder, args[0], value.type), align=16 * chosen.size)
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, f32, fmt), codegen
+
+
+# --- sixteen rows of sixteen ---
+
+
+@intrinsic
+def transpose(typing_context, source, target):
+    """Sixteen vectors in memory, transposed into sixteen others: 64 shuffles of two vectors each."""
+
+    def codegen(context, builder, sig, args):
+        def mix(a, b, *picks):
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 16), list(picks)))
+
+        def in_each_quarter(a, b, *picks):
+            return mix(a, b, *(4 * q + p if p < 4 else 12 + 4 * q + p for q in range(4) for p in picks))
+
+        def quarters(a, b, *picks):
+            return mix(a, b, *(4 * p + i for p in picks for i in range(4)))
+
+        rows = [builder.load(_at(builder, builder.add(args[0], I64(64 * i)), f32.llvm), align=4) for i in range(16)]
+        columns = [None] * 16
+        blocks = []  # [g][c]: rows 4g … 4g + 3 of columns c, 4 + c, 8 + c, 12 + c, a quarter for each column
+        for g in range(0, 16, 4):
+            low = [in_each_quarter(rows[g + i], rows[g + i + 1], 0, 4, 1, 5) for i in (0, 2)]
+            high = [in_each_quarter(rows[g + i], rows[g + i + 1], 2, 6, 3, 7) for i in (0, 2)]
+            halves = [(*low, 0, 1, 4, 5), (*low, 2, 3, 6, 7), (*high, 0, 1, 4, 5), (*high, 2, 3, 6, 7)]
+            blocks.append([in_each_quarter(*half) for half in halves])
+        for c in range(4):
+            for q, picks in ((0, (0, 2, 4, 6)), (1, (1, 3, 5, 7))):
+                first, second = (quarters(blocks[g][c], blocks[g + 1][c], *picks) for g in (0, 2))
+                columns[4 * q + c] = quarters(first, second, 0, 2, 4, 6)
+                columns[4 * q + 8 + c] = quarters(first, second, 1, 3, 5, 7)
+        for i, column in enumerate(columns):
+            builder.store(column, _at(builder, builder.add(args[1], I64(64 * i)), f32.llvm), align=4)
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, types.int64), codegen

@@ -81,3 +81,11 @@ def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
     size = 64 * max(height, 1)
     scratch = Scratch(buffers * size)
     return scratch, tuple(scratch.address + i * size for i in range(buffers))
+
+
+def tile_work(z: Array, which: Array | None = None) -> tuple[int, tuple[int, int, bool, int]]:
+    """The number of tiles, and what their kernels are told of the work: all rows of z, or those listed in `which`."""
+    outer, classes, inner = z.shape
+    one_row = has_one_row_tiles(z)
+    rows, address = (outer * inner, 0) if which is None else (which.size, which.ctypes.data)
+    return rows if one_row else -(-rows // 8), (rows, classes, one_row, address)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from softgrad.backends.numba_cpu import tile_products
-from softgrad.backends.numba_cpu.memory import (
-    Array,
-    describe,
-    describe_tangents,
-    has_one_row_tiles,
-    readable,
-    tile_scratch,
+from softgrad.backends.numba_cpu.memory import Array, describe, describe_tangents, readable, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.narrow_products import product_columns
+from softgrad.backends.numba_cpu.single_rows import (
+    FORMATS,
+    contiguous,
+    has_long_rows,
+    is_single,
+    share_columns,
+    share_rows,
+    streams,
 )
 from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.wide_products import product_rows
 
 
 def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """J v = p (u − Σ p u), u = v − v[k]."""
-    _by_tiles(tile_products.SOFTMAX, tile_products.LOGITS if is_logits else tile_products.PROBS, v, point, out)
+    if not out.size:
+        return
+    # Tangents of a wider dtype may have digits that float32 has not.
+    if not (is_logits and is_single(point) and is_single(v)):  # wider tangents may have digits that float32 has not
+        kind = tile_products.LOGITS if is_logits else tile_products.PROBS
+        _by_tiles(tile_products.SOFTMAX, kind, v, point, out)
+    elif has_long_rows(point):
+        with contiguous(out) as result:
+            _by_rows(v if v.strides[2] == v.itemsize else _class_last(v), point, result)
+    else:
+        _by_columns(v, point, out)
 
 
 def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
@@ -29,20 +45,66 @@ def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     _by_tiles(tile_products.LOG_VJP, tile_products.LOGITS if is_logits else tile_products.LOG_PROBS, v, point, out)
 
 
-def _by_tiles(operation: int, point_kind: int, v: Array, point: Array, out: Array) -> None:
+def _class_last(v: Array) -> Array:
+    """A copy whose class axis is contiguous."""
+    return np.ascontiguousarray(v.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def _by_rows(v: Array, z: Array, out: Array) -> None:
+    outer, classes, inner = z.shape
+    rows = outer * inner
+    count, v_step, of_v = describe_tangents(v)
+    _, out_step, of_out = describe_tangents(out)
+    of_z, past_caches = describe(z), streams(out, v, z)
+    v_fmt, fmt = FORMATS[v.dtype.name], FORMATS[z.dtype.name]
+
+    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+        product_rows(
+            counter, chunk, hard, scratch, rows, classes, of_z, count, of_v, v_step, of_out, out_step, past_caches,
+            v_fmt, fmt,
+        )  # fmt: skip
+
+    _redo(share_rows(z, run, count), v, z, out)
+
+
+def _by_columns(v: Array, z: Array, out: Array) -> None:
+    outer, classes, inner = z.shape
+    count, v_step, of_v = describe_tangents(v)
+    _, out_step, of_out = describe_tangents(out)
+    of_z, v_fmt, fmt = describe(z), FORMATS[v.dtype.name], FORMATS[z.dtype.name]
+
+    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+        product_columns(
+            counter, chunk, hard, scratch, outer * inner, classes, of_z, count, of_v, v_step, of_out, out_step,
+            v_fmt, fmt,
+        )  # fmt: skip
+
+    _redo(share_columns(z, run, count), v, z, out)
+
+
+def _redo(hard: Array | None, v: Array, z: Array, out: Array) -> None:
+    """The products listed, as tangent · rows + row, by tiles."""
+    if hard is None:
+        return
+    rows = z.shape[0] * z.shape[2]
+    for n in np.unique(hard // rows):
+        which = hard[hard // rows == n] - n * rows
+        _by_tiles(tile_products.SOFTMAX, tile_products.LOGITS, v[n : n + 1], z, out[n : n + 1], which)
+
+
+def _by_tiles(operation: int, kind: int, v: Array, point: Array, out: Array, which: Array | None = None) -> None:
     if not out.size:
         return
-    outer, classes, inner = point.shape
     v = readable(v)
-    rows, one_row, described = outer * inner, has_one_row_tiles(point), describe(point)
-    count, v_step, v_first = describe_tangents(v)
-    _, out_step, out_first = describe_tangents(out)
+    tiles, work = tile_work(point, which)
+    of_point = describe(point)
+    count, v_step, of_v = describe_tangents(v)
+    _, out_step, of_out = describe_tangents(out)
 
     def run(counter: int) -> None:
         _scratch, buffers = tile_scratch(tile_products.BUFFERS, point)
         tile_products.product_tiles(
-            counter, buffers, rows, classes, one_row, operation, point_kind, described,
-            count, v_first, v_step, out_first, out_step,
-        )  # fmt: skip
+            counter, buffers, work, operation, kind, of_point, count, of_v, v_step, of_out, out_step
+        )
 
-    share(4 * point.size * (1 + count), rows if one_row else -(-rows // 8), run)
+    share(4 * point.size * (1 + count), tiles, run)

@@ -5,15 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_softmax
-from softgrad.backends.numba_cpu.memory import Array, describe, describe_per_row, has_one_row_tiles, tile_scratch
+from softgrad.backends.numba_cpu.memory import Array, Described, describe, describe_per_row, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns
+from softgrad.backends.numba_cpu.single_rows import (
+    FORMATS,
+    contiguous,
+    has_long_rows,
+    is_single,
+    share_columns,
+    share_rows,
+    streams,
+)
 from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
 from softgrad.protocol import loss_dtype
 
 
 def softmax(z: Array, out: Array) -> None:
     """p = exp(z) / Σ exp(z)."""
-    if z.size:
+    if not z.size:
+        return
+    if not is_single(z):
         _by_tiles(tile_softmax.SOFTMAX, z, describe(out))
+    elif has_long_rows(z):
+        with contiguous(out) as result:
+            _by_rows(z, result)
+    else:
+        _by_columns(z, out)
 
 
 def log_softmax(z: Array, out: Array) -> None:
@@ -31,12 +49,36 @@ def logsumexp(z: Array) -> Array:
     return out
 
 
-def _by_tiles(operation: int, z: Array, out: tuple[int, ...]) -> None:
+def _by_rows(z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
-    rows, one_row, described = outer * inner, has_one_row_tiles(z), describe(z)
+    fmt, of_z, of_out, past_caches = FORMATS[z.dtype.name], describe(z), describe(out), streams(out, z)
+
+    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+        softmax_rows(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, past_caches, fmt)
+
+    hard = share_rows(z, run)
+    if hard is not None:
+        _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
+
+
+def _by_columns(z: Array, out: Array) -> None:
+    outer, classes, inner = z.shape
+    fmt, of_z, of_out = FORMATS[z.dtype.name], describe(z), describe(out)
+
+    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+        softmax_columns(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, fmt)
+
+    hard = share_columns(z, run)
+    if hard is not None:
+        _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
+
+
+def _by_tiles(operation: int, z: Array, out: Described, which: Array | None = None) -> None:
+    tiles, work = tile_work(z, which)
+    described = describe(z)
 
     def run(counter: int) -> None:
         _scratch, buffers = tile_scratch(tile_softmax.BUFFERS, z)
-        tile_softmax.softmax_tiles(counter, buffers, rows, classes, one_row, operation, described, out)
+        tile_softmax.softmax_tiles(counter, buffers, work, operation, described, out)
 
-    share(4 * z.size, rows if one_row else -(-rows // 8), run)
+    share(4 * z.size, tiles, run)

@@ -11,13 +11,13 @@ BUFFERS = 1
 
 
 @kernel
-def bad_rows(counter, scratch, rows, classes, one_row, log, tolerance, probs, out):
+def bad_rows(counter, scratch, work, log, tolerance, probs, out):
     """1 for a row with a negative entry, or that does not sum to 1; else, and where there is a NaN, 0."""
     (p_at,) = scratch
-    tiles = tiles_in(rows, classes, one_row)
+    tiles = tiles_in(work)
     i = take(counter)
     while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         fill(p_at, probs, tile, -float("inf") if log else 0.0)
         negative = i64s(0)
         for j in range(height(tile)):

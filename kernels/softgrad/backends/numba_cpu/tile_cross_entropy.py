@@ -19,7 +19,6 @@ from softgrad.backends.numba_cpu.lanes import (
     i64s,
     lane,
     load_f64,
-    load_i64,
     load_part_f64,
     load_part_i64,
     store_f64,
@@ -35,6 +34,7 @@ from softgrad.backends.numba_cpu.tiles import (
     height,
     load_per_row,
     pick,
+    row_of,
     spill,
     store_per_row,
     sum_tile,
@@ -137,12 +137,10 @@ def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
 @helper
 def load_indices(indices, tile):
     """Targets of a tile's rows; lanes without a row repeat the last."""
-    t = load_i64(indices + 8 * tile[0]) if tile[1] == 8 else i64s(0)
-    if tile[1] < 8:
-        for i in range(8):
-            t = with_lane(t, i, lane(load_part_i64(indices + 8 * (tile[0] + min(i, tile[1] - 1)), 1), 0))
-        if tile[3]:
-            t = i64s(lane(t, 0))
+    t = i64s(0)
+    for i in range(8):
+        row = row_of(tile, 0 if tile[3] else min(i, tile[1] - 1))
+        t = with_lane(t, i, lane(load_part_i64(indices + 8 * row, 1), 0))
     return t
 
 
@@ -204,18 +202,16 @@ def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):
 
 
 @kernel
-def cross_entropy_tiles(
-    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, loss, grad
-):
+def cross_entropy_tiles(counter, scratch, work, z, targets, dense, indices, weights, options, scales, loss, grad):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
     d_at, v_at = scratch[5], scratch[6]
     epsilon, zeta, softcap, by, dead = options
     has_spread = dense or epsilon > 0.0
     none_counts = f64s(dead) > 0.0
-    tiles = tiles_in(rows, classes, one_row)
+    tiles = tiles_in(work)
     i = take(counter)
     while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         t, h, sum_d, m, _, s, e_t, rest_t, rest_k, l = rows_of(
             tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
         )

@@ -63,7 +63,7 @@ def mean_of_v(scratch, s, tile):
 
 @kernel
 def cross_entropy_jvp_tiles(
-    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, count_v, v, v_step, out,
+    counter, scratch, work, z, targets, dense, indices, weights, options, count_v, v, v_step, out,
     out_step,
 ):  # fmt: skip
     """ΣW Σ p u − Σ W u + 2 ζ lse Σ p v, with u = v − v[t], or v − v[k], of every tile that no other thread takes."""
@@ -72,10 +72,10 @@ def cross_entropy_jvp_tiles(
     has_spread = dense or epsilon > 0.0
     # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
     idle = MASKED_WITHOUT_MASS if has_spread else MASKED
-    tiles = tiles_in(rows, classes, one_row)
+    tiles = tiles_in(work)
     i = take(counter)
     while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         t, h, sum_d, m, k, s, _, _, _, l = rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap)
         counts = i64s(0) if dense else t
         for n in range(count_v):
@@ -100,7 +100,7 @@ def cross_entropy_jvp_tiles(
 
 @kernel
 def cross_entropy_hvp_tiles(
-    counter, scratch, rows, classes, one_row, z, targets, dense, indices, weights, options, scales, count_v, v, v_step,
+    counter, scratch, work, z, targets, dense, indices, weights, options, scales, count_v, v, v_step,
     out, out_step,
 ):  # fmt: skip
     """p (F (u − Σ p u) + 2 ζ Σ p v), scaled, through the cap where there is one; of every tile not taken."""
@@ -109,10 +109,10 @@ def cross_entropy_hvp_tiles(
     has_spread = dense or epsilon > 0.0
     none_counts = f64s(dead) > 0.0
     up = f64s(1.0 / DOWN)
-    tiles = tiles_in(rows, classes, one_row)
+    tiles = tiles_in(work)
     i = take(counter)
     while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         t, h, sum_d, m, k, s, e_t, rest_t, _, l = rows_of(
             tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
         )

@@ -82,16 +82,14 @@ def settled(y, z, s):
 
 
 @kernel
-def product_tiles(
-    counter, scratch, rows, classes, one_row, operation, point_kind, point, count_v, v, v_step, out, out_step
-):
+def product_tiles(counter, scratch, work, operation, point_kind, point, count_v, v, v_step, out, out_step):
     """One of the three operations on every tile that no other thread takes."""
     z_at, e_at, v_at = scratch
     is_logits = point_kind == LOGITS
-    tiles = tiles_in(rows, classes, one_row)
+    tiles = tiles_in(work)
     i = take(counter)
     while i < tiles:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         k, s = read_point(point, point_kind, z_at, e_at, tile)
         share_k = pick(e_at, k, tile) / s
         for n in range(count_v):

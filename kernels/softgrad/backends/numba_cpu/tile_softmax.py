@@ -12,13 +12,13 @@ BUFFERS = 2
 
 
 @kernel
-def softmax_tiles(counter, scratch, rows, classes, one_row, operation, z, out):
+def softmax_tiles(counter, scratch, work, operation, z, out):
     """One of the three operations on every tile that no other thread takes."""
     z_at, e_at = scratch
-    count = tiles_in(rows, classes, one_row)
+    count = tiles_in(work)
     i = take(counter)
     while i < count:
-        tile = tile_number(i, rows, classes, one_row)
+        tile = tile_number(i, work)
         fill(z_at, z, tile, -float("inf"))
         m, _, s, _, _, _, l = exponentials(z_at, 0, e_at, i64s(-1), tile)
         if operation == LOGSUMEXP:

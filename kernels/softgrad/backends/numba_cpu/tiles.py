@@ -11,7 +11,8 @@ elements lie (`fill`, `spill`), which class a lane stands for (`classes_at`), an
 does the order in which classes are added.
 
 An array is described by six integers: address, strides in bytes of outer, class and inner axis, kind of its numbers,
-and the length of its inner axis.  A tile by four: its first row, its number of rows, C, and whether it is one row.
+and the length of its inner axis.  A tile by five: its first row, its number of rows, C, whether it is one row, and
+the address of a list of int64 that its rows are taken from, 0 if they are simply numbered.
 """
 
 from __future__ import annotations
@@ -85,13 +86,19 @@ def row_offset(array, row):
     return array[0] + row // inner * array[1] + row % inner * array[3]
 
 
+@inlined
+def row_of(tile, i):
+    """Number of the tile's i-th row."""
+    return tile[0] + i if tile[4] == 0 else lane(lanes.load_part_i64(tile[4] + 8 * (tile[0] + i), 1), 0)
+
+
 @helper
 def fill(buffer, array, tile, padding):
     """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row repeat the last."""
-    first, rows, classes, one_row = tile
+    _, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
     if one_row and stride == _size(kind):
-        start = row_offset(array, first)
+        start = row_offset(array, row_of(tile, 0))
         for j in range(classes >> 3):
             store_f64(buffer + 64 * j, load_some(start + 8 * j * stride, 8, kind))
         left = classes & 7
@@ -102,9 +109,9 @@ def fill(buffer, array, tile, padding):
         return
     for i in range(8):
         if one_row:
-            start, step = row_offset(array, first) + i * stride, 8 * stride
+            start, step = row_offset(array, row_of(tile, 0)) + i * stride, 8 * stride
         else:
-            start, step = row_offset(array, first + min(i, rows - 1)), stride
+            start, step = row_offset(array, row_of(tile, min(i, rows - 1))), stride
         count = (classes - i + 7) >> 3 if one_row else classes
         for j in range(count):
             lanes.store_part_f64(buffer + 64 * j + 8 * i, load_some(start + j * step, 1, kind), 1)
@@ -115,18 +122,18 @@ def fill(buffer, array, tile, padding):
 @helper
 def spill(buffer, array, tile):
     """Write a tile to an array's rows."""
-    first, rows, classes, one_row = tile
+    _, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
     if one_row and stride == _size(kind):
-        start = row_offset(array, first)
+        start = row_offset(array, row_of(tile, 0))
         for j in range(height(tile)):
             store_some(start + 8 * j * stride, load_f64(buffer + 64 * j), min(8, classes - 8 * j), kind)
         return
     for i in range(8 if one_row else rows):
         if one_row:
-            start, step = row_offset(array, first) + i * stride, 8 * stride
+            start, step = row_offset(array, row_of(tile, 0)) + i * stride, 8 * stride
         else:
-            start, step = row_offset(array, first + i), stride
+            start, step = row_offset(array, row_of(tile, i)), stride
         for j in range((classes - i + 7) >> 3 if one_row else classes):
             store_some(start + j * step, lanes.load_part_f64(buffer + 64 * j + 8 * i, 1), 1, kind)
 
@@ -204,10 +211,10 @@ def total(high, low, tile):
 def load_per_row(array, tile):
     """One number per row of an array without a class axis."""
     if tile[3]:
-        return f64s(lane(load_some(row_offset(array, tile[0]), 1, array[4]), 0))
+        return f64s(lane(load_some(row_offset(array, row_of(tile, 0)), 1, array[4]), 0))
     x = f64s(0.0)
     for i in range(8):
-        x = with_lane(x, i, lane(load_some(row_offset(array, tile[0] + min(i, tile[1] - 1)), 1, array[4]), 0))
+        x = with_lane(x, i, lane(load_some(row_offset(array, row_of(tile, min(i, tile[1] - 1))), 1, array[4]), 0))
     return x
 
 
@@ -215,21 +222,25 @@ def load_per_row(array, tile):
 def store_per_row(array, x, tile):
     """Write one number per row."""
     for i in range(tile[1]):
-        store_some(row_offset(array, tile[0] + i), f64s(lane(x, i)), 1, array[4])
+        store_some(row_offset(array, row_of(tile, i)), f64s(lane(x, i)), 1, array[4])
 
 
 # --- sharing tiles out to threads ---
 
 
-@inlined
-def tiles_in(rows, classes, one_row):
-    """How many tiles hold that many rows."""
-    return rows if one_row else (rows + 7) >> 3
+# What a kernel is asked to do: (number of rows, C, whether a tile is one row, address of a list of rows or 0).
 
 
 @inlined
-def tile_number(i, rows, classes, one_row):
+def tiles_in(work):
+    """How many tiles hold the rows."""
+    return work[0] if work[2] else (work[0] + 7) >> 3
+
+
+@inlined
+def tile_number(i, work):
     """The i-th tile."""
+    rows, classes, one_row, which = work
     if one_row:
-        return i, 1, classes, 1
-    return 8 * i, min(8, rows - 8 * i), classes, 0
+        return i, 1, classes, 1, which
+    return 8 * i, min(8, rows - 8 * i), classes, 0, which

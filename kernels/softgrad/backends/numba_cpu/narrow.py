@@ -1,0 +1,192 @@
+"""Short rows, and rows whose class axis is strided: sixteen rows side by side, a lane for each.
+
+Everything a row needs but its terms, sums, a division, a logarithm, is then done for sixteen at once, where a short
+row by itself would pay more for these than for its exponentials.  Columns, one vector per class, lie in scratch
+memory; rows whose classes lie side by side are transposed in registers, sixteen by sixteen.
+
+Classes are added in a fixed order: four in a tree, in float32, then into a float64 sum for each row.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    f64s,
+    halves,
+    i32s,
+    joined,
+    lane,
+    lane_numbers32,
+    load,
+    load_f32,
+    load_first,
+    size_of,
+    store,
+    store_f32,
+    store_first,
+    sum_across,
+    transpose,
+    where,
+)
+from softgrad.backends.numba_cpu.single import LARGEST, LN_2, LOG2_E, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.tiles import row_offset
+from softgrad.backends.numba_cpu.wide import refer
+
+SINGLE = np.float32(0)
+
+# A tile: (first row, number of rows up to 16, C).
+
+
+@inlined
+def tiles_of(array, rows):
+    """How many tiles hold that many rows; where the inner axis is long no tile crosses its end."""
+    inner = array[5]
+    return rows // inner * ((inner + 15) >> 4) if inner >= 16 else (rows + 15) >> 4
+
+
+@inlined
+def tile_at(i, array, rows, classes):
+    """The i-th tile."""
+    inner = array[5]
+    if inner >= 16:
+        runs = (inner + 15) >> 4
+        return i // runs * inner + i % runs * 16, min(16, inner - i % runs * 16), classes
+    return 16 * i, min(16, rows - 16 * i), classes
+
+
+@helper
+def fill_columns(columns, stage, array, tile, fmt):
+    """Copy an array's rows to columns; lanes without a row hold anything."""
+    first, rows, classes = tile
+    size, stride = size_of(fmt), array[2]
+    if stride == size:
+        for c in range(0, classes, 16):
+            for i in range(16):
+                at = row_offset(array, first + min(i, rows - 1)) + size * c
+                x = load(at, fmt) if c + 16 <= classes else load_first(at, classes - c, fmt)
+                store_f32(stage + 64 * i, x)
+            transpose(stage, columns + 64 * c)
+    elif array[5] >= 16 and array[3] == size:
+        start = row_offset(array, first)
+        for c in range(classes):
+            at = start + c * stride
+            store_f32(columns + 64 * c, load(at, fmt) if rows == 16 else load_first(at, rows, fmt))
+    else:
+        for i in range(rows):
+            start = row_offset(array, first + i)
+            for c in range(classes):
+                store_first(columns + 64 * c + 4 * i, load_first(start + c * stride, 1, fmt), 1, SINGLE)
+
+
+@helper
+def spill_columns(columns, stage, array, tile, keep, fmt):
+    """Write columns to an array's rows, but for those whose lane of `keep` is 0."""
+    first, rows, classes = tile
+    size, stride = size_of(fmt), array[2]
+    if stride == size:
+        for c in range(0, classes, 16):
+            transpose(columns + 64 * c, stage)
+            for i in range(rows):
+                if lane(keep, i) != 0:
+                    at = row_offset(array, first + i) + size * c
+                    if c + 16 <= classes:
+                        store(at, load_f32(stage + 64 * i), fmt)
+                    else:
+                        store_first(at, load_f32(stage + 64 * i), classes - c, fmt)
+    elif array[5] >= 16 and array[3] == size and sum_across(keep) == 16:
+        start = row_offset(array, first)
+        for c in range(classes):
+            x = load_f32(columns + 64 * c)
+            if rows == 16:
+                store(start + c * stride, x, fmt)
+            else:
+                store_first(start + c * stride, x, rows, fmt)
+    else:
+        for i in range(rows):
+            if lane(keep, i) != 0:
+                start = row_offset(array, first + i)
+                for c in range(classes):
+                    store_first(start + c * stride, load_f32(columns + 64 * c + 4 * i), 1, fmt)
+
+
+@helper
+def largest(columns, classes):
+    """m and k of each row: the first largest class; NaNs are passed over, they will show in the sum."""
+    m, k = f32s(-math.inf), i32s(0)
+    for c in range(classes):
+        z = load_f32(columns + 64 * c)
+        k = where(z > m, i32s(c), k)
+        m = where(z > m, z, m)
+    return m, k
+
+
+@inlined
+def whole_shift(m):
+    """N of each row."""
+    x = where(m > -LARGEST, where(m < LARGEST, m, f32s(LARGEST)), f32s(-LARGEST)) * LOG2_E
+    return (x + 1.5 * 2.0**23) - 1.5 * 2.0**23
+
+
+@helper
+def exponentials(columns, classes, N, t):
+    """Replace z by e; Σ over the classes but t, float64, of the first eight rows and of the others."""
+    rounder, lowest = ROUNDER - N, (N - REACH) * LN_2
+    low, high = f64s(0.0), f64s(0.0)
+    c = 0
+    while c + 4 <= classes:
+        a = term(columns, c, rounder, lowest, t) + term(columns, c + 1, rounder, lowest, t)
+        b = term(columns, c + 2, rounder, lowest, t) + term(columns, c + 3, rounder, lowest, t)
+        x, y = halves(a + b)
+        low += x
+        high += y
+        c += 4
+    rest = f32s(0.0)
+    while c < classes:
+        rest += term(columns, c, rounder, lowest, t)
+        c += 1
+    x, y = halves(rest)
+    return low + x, high + y
+
+
+@inlined
+def term(columns, c, rounder, lowest, t):
+    """e of class c, stored; 0 in rows whose target it is."""
+    e = exp_shifted(load_f32(columns + 64 * c), rounder, lowest)
+    store_f32(columns + 64 * c, e)
+    return where(t == c, f32s(0.0), e)
+
+
+@helper
+def pick(columns, classes, which):
+    """Each row's entry at class `which`."""
+    x = f32s(0.0)
+    for c in range(classes):
+        x = where(which == c, load_f32(columns + 64 * c), x)
+    return x
+
+
+@inlined
+def ordinary(m, tile):
+    """1 for rows that float32 will do for, by their largest logit, and for lanes without a row; else 0."""
+    return where((m > -LARGEST) & (m < LARGEST) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+
+
+@inlined
+def split(low, high):
+    """Sixteen float64 factors as float32 and what that leaves over."""
+    factor = joined(low, high)
+    x, y = halves(factor)
+    return factor, joined(low - x, high - y)
+
+
+@helper
+def refer_rows(hard, tile, keep, base):
+    """List the rows whose lane of `keep` is 0: base + row."""
+    for i in range(tile[1]):
+        if lane(keep, i) == 0:
+            refer(hard, base + tile[0] + i)

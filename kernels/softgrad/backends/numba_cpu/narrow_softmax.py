@@ -1,0 +1,41 @@
+"""softmax of sixteen rows side by side."""
+
+from __future__ import annotations
+
+from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.lanes import i32s, load_f32, store_f32, sum_across, take
+from softgrad.backends.numba_cpu.narrow import (
+    exponentials,
+    fill_columns,
+    largest,
+    ordinary,
+    refer_rows,
+    spill_columns,
+    split,
+    tile_at,
+    tiles_of,
+    whole_shift,
+)
+from softgrad.backends.numba_cpu.single import scaled
+
+
+@kernel
+def softmax_columns(counter, chunk, hard, stage, rows, classes, z, out, fmt):
+    """p of every tile that no other thread takes; rows that float32 will not do for are listed at `hard`."""
+    columns = stage + 1024
+    tiles = tiles_of(z, rows)
+    first = take(counter) * chunk
+    while first < tiles:
+        for i in range(first, min(first + chunk, tiles)):
+            tile = tile_at(i, z, rows, classes)
+            fill_columns(columns, stage, z, tile, fmt)
+            m, _ = largest(columns, classes)
+            low, high = exponentials(columns, classes, whole_shift(m), i32s(-1))
+            keep = ordinary(m, tile)
+            if sum_across(keep) < 16:
+                refer_rows(hard, tile, keep, 0)
+            factor, rest = split(1.0 / low, 1.0 / high)
+            for c in range(classes):
+                store_f32(columns + 64 * c, scaled(load_f32(columns + 64 * c), factor, rest))
+            spill_columns(columns, stage, out, tile, keep, fmt)
+        first = take(counter) * chunk

@@ -1,0 +1,81 @@
+"""Rows computed in float32, and those of them that need more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from softgrad.backends.numba_cpu.memory import Array, Scratch
+from softgrad.backends.numba_cpu.threads import share
+
+# What the kernels take for a dtype: a number whose type names the fmt.
+FORMATS: dict[str, Any] = {"float32": np.float32(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
+# From this many classes on a row fills vectors of its own.
+LONG = 64
+# Results larger than this are written past the caches.
+LARGE_BYTES = 2**24
+# Elements that a thread takes at a time.
+CHUNK = 2**15
+
+
+def is_single(array: Array) -> bool:
+    """Whether numbers of this dtype are computed with in float32."""
+    return array.dtype.name in FORMATS
+
+
+def has_long_rows(z: Array) -> bool:
+    """Whether each row gets vectors of its own, not a lane: depends on C and contiguity alone."""
+    return bool(z.shape[1] >= LONG and z.strides[1] == z.itemsize)
+
+
+def streams(out: Array, *inputs: Array) -> bool:
+    """Whether to write past the caches: a large result that is not written over what has just been read."""
+    return out.nbytes >= LARGE_BYTES and all(out.ctypes.data != array.ctypes.data for array in inputs)
+
+
+@contextmanager
+def contiguous(out: Array) -> Iterator[Array]:
+    """Memory for a result, written row by row: `out` itself, or a stand-in where its class axis is strided."""
+    if out.strides[-2] == out.itemsize:
+        yield out
+    else:
+        stand_in = np.empty((*out.shape[:-2], out.shape[-1], out.shape[-2]), out.dtype).swapaxes(-1, -2)
+        yield stand_in
+        out[...] = stand_in
+
+
+def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
+    """Call ``run(counter, chunk, hard, scratch)``, a kernel for long rows, in as many threads as the work is worth.
+
+    Returns which of the results, as many for each row, float32 will not do for; None if there are none.
+    """
+    outer, classes, inner = z.shape
+    return _share(z, run, outer * inner, classes, results, 4 * (classes + 16))
+
+
+def share_columns(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
+    """The same for a kernel that takes sixteen rows side by side."""
+    outer, classes, inner = z.shape
+    tiles = outer * -(-inner // 16) if inner >= 16 else -(-outer * inner // 16)
+    return _share(z, run, tiles, 16 * classes, results, 1024 + 2 * 64 * (classes + 16))
+
+
+def _share(
+    z: Array, run: Callable[[int, int, int, int], None], tasks: int, elements: int, results: int, scratch_bytes: int
+) -> Array | None:
+    outer, _, inner = z.shape
+    hard = np.empty(1 + results * outer * inner, np.int64)
+    hard[0] = 0
+    chunk = max(1, min(CHUNK // elements, -(-tasks // 16)))
+    hard_at = hard.ctypes.data
+
+    def run_one(counter: int) -> None:
+        scratch = Scratch(scratch_bytes)
+        run(counter, chunk, hard_at, scratch.address)
+
+    share(results * z.size, -(-tasks // chunk), run_one)
+    count = int(hard[0])
+    return hard[1 : 1 + count] if count else None

@@ -1,0 +1,202 @@
+"""Long rows, one at a time, sixteen classes side by side.
+
+A row is read once from memory.  Block by block, so that the second pass over a block finds it in the first-level
+cache: its largest logit, then its exponentials into scratch memory, which the second-level cache holds, while the
+blocks to come are asked for (without that, waiting for memory and computing add up: 1.5 times the time).  When the sum
+is known the result is written past the caches if it is larger than they are.
+
+N is chosen at the first block; a later block that exceeds it by more than 2^STEP scales down what is there.  So a
+row's terms share one N, and the second pass has one factor.
+
+Classes are added in a fixed order: eight vectors in a tree, in float32, then into sixteen float64 sums.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    f64s,
+    halves,
+    i64s,
+    lane,
+    lane_numbers32,
+    larger,
+    load,
+    load_f32,
+    load_first,
+    max_across,
+    prefetch,
+    size_of,
+    store,
+    store_f32,
+    store_first,
+    store_part_i64,
+    stream,
+    sum_across,
+    take,
+    where,
+)
+from softgrad.backends.numba_cpu.single import LARGEST, LOG2_E, exp_shifted, scaled, shift
+
+GROUP = 8  # vectors added in float32
+BLOCK = 4 * GROUP  # vectors whose largest is found before their exponentials: 2 KB of float32
+AHEAD = 8192  # bytes between what is computed and what is asked of memory
+STEP = 16.0
+
+
+@helper
+def exponentials(z_at, e_at, classes, t, fmt):
+    """Fill e, float32 at e_at; (Σ over the classes but t, N, m, the first block that holds m)."""
+    size = 16 * size_of(fmt)
+    vectors, tail = classes >> 4, classes & 15
+    blocks = max((vectors + BLOCK - 1) // BLOCK, 1)
+    N, m, block_of_m = 0.0, -math.inf, 0
+    rounder, lowest = shift(N)
+    low, high = f64s(0.0), f64s(0.0)
+    for b in range(blocks):
+        start, stop = b * BLOCK, min((b + 1) * BLOCK, vectors)
+        top = largest(z_at, start, stop, tail if b == blocks - 1 else 0, fmt)
+        if top > m:
+            m, block_of_m = top, b
+        n = np.rint(min(max(top, -LARGEST), LARGEST) * LOG2_E)
+        if b == 0 or n > N + STEP:
+            if b > 0:
+                low, high = scale_down(e_at, start, N - n, low, high)
+            N = n
+            rounder, lowest = shift(N)
+        j = start
+        while j + GROUP <= stop:
+            if j * 16 <= t < (j + GROUP) * 16:
+                x, y = halves(group(z_at, e_at, j, size, rounder, lowest, t, True, fmt))
+            else:
+                x, y = halves(group(z_at, e_at, j, size, rounder, lowest, t, False, fmt))
+            low += x
+            high += y
+            j += GROUP
+        even, odd = f32s(0.0), f32s(0.0)
+        while j < stop:
+            even, odd = odd, even + without(step(z_at, e_at, j, size, rounder, lowest, fmt), j, t)
+            j += 1
+        if b == blocks - 1 and tail > 0:
+            e = exp_shifted(load_first(z_at + size * j, tail, fmt), rounder, lowest)
+            store_f32(e_at + 64 * j, e)
+            odd += without(e, j, t)
+        x, y = halves(even + odd)
+        low += x
+        high += y
+    return sum_across(low + high), N, m, block_of_m
+
+
+@inlined
+def largest(z_at, start, stop, tail, fmt):
+    """The largest of some vectors and a tail; NaNs are passed over, they will show in the sum."""
+    size = 16 * size_of(fmt)
+    a = f32s(-math.inf)
+    b, c, d = a, a, a
+    j = start
+    while j + 4 <= stop:
+        a = larger(load(z_at + size * j, fmt), a)
+        b = larger(load(z_at + size * (j + 1), fmt), b)
+        c = larger(load(z_at + size * (j + 2), fmt), c)
+        d = larger(load(z_at + size * (j + 3), fmt), d)
+        j += 4
+    while j < stop:
+        a = larger(load(z_at + size * j, fmt), a)
+        j += 1
+    if tail > 0:
+        b = larger(load_first(z_at + size * stop, tail, fmt), b)
+    return max_across(larger(larger(a, b), larger(c, d)))
+
+
+@inlined
+def group(z_at, e_at, j, size, rounder, lowest, t, has_target, fmt):
+    """Σ of eight vectors of exponentials, without class t if it is among them."""
+    a = pair(z_at, e_at, j, size, rounder, lowest, t, has_target, fmt)
+    b = pair(z_at, e_at, j + 2, size, rounder, lowest, t, has_target, fmt)
+    c = pair(z_at, e_at, j + 4, size, rounder, lowest, t, has_target, fmt)
+    d = pair(z_at, e_at, j + 6, size, rounder, lowest, t, has_target, fmt)
+    return (a + b) + (c + d)
+
+
+@inlined
+def pair(z_at, e_at, j, size, rounder, lowest, t, has_target, fmt):
+    """Σ of two."""
+    a = step(z_at, e_at, j, size, rounder, lowest, fmt)
+    b = step(z_at, e_at, j + 1, size, rounder, lowest, fmt)
+    if has_target:
+        return without(a, j, t) + without(b, j + 1, t)
+    return a + b
+
+
+@inlined
+def step(z_at, e_at, j, size, rounder, lowest, fmt):
+    """Vector j of the exponentials; memory is asked for what comes later."""
+    prefetch(z_at + size * j + AHEAD)
+    e = exp_shifted(load(z_at + size * j, fmt), rounder, lowest)
+    store_f32(e_at + 64 * j, e)
+    return e
+
+
+@inlined
+def without(e, j, t):
+    """Vector j with 0 at class t."""
+    return where(lane_numbers32() == t - 16 * j, f32s(0.0), e)
+
+
+@helper
+def scale_down(e_at, count, power, low, high):
+    """Multiply what is there by 2^power, in two steps, because that may be below the smallest normal number."""
+    power = max(power, -240.0)
+    first, second = 2.0 ** math.floor(power / 2.0), 2.0 ** (power - math.floor(power / 2.0))
+    for j in range(count):
+        store_f32(e_at + 64 * j, load_f32(e_at + 64 * j) * first * second)
+    return low * first * second, high * first * second
+
+
+@inlined
+def is_ordinary(m):
+    """Whether float32 will do for a row whose largest logit is m."""
+    return -LARGEST < m < LARGEST
+
+
+@helper
+def write_scaled(e_at, out_at, classes, factor, streams, fmt):
+    """out = e · factor, past the caches if `streams`."""
+    size = size_of(fmt)
+    f = f32s(factor)
+    rest = f32s(factor - lane(f, 0))
+    j = 0
+    if streams and out_at % size == 0 and classes >= 32:
+        # The order of work does not matter here: no sum.
+        j = (-out_at % (16 * size)) // size
+        store_first(out_at, scaled(load_f32(e_at), f, rest), j, fmt)
+        while j + 16 <= classes:
+            stream(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), fmt)
+            j += 16
+    while j + 16 <= classes:
+        store(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), fmt)
+        j += 16
+    if j < classes:
+        store_first(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), classes - j, fmt)
+
+
+@inlined
+def refer(hard, r):
+    """Add row r to the list of those that float32 will not do for: their number, then the rows, in any order."""
+    store_part_i64(hard + 8 * (1 + take(hard)), i64s(r), 1)
+
+
+@helper
+def fill_row(out_at, classes, x, fmt):
+    """The same number everywhere."""
+    size = size_of(fmt)
+    j = 0
+    while j + 16 <= classes:
+        store(out_at + size * j, f32s(x), fmt)
+        j += 16
+    store_first(out_at + size * j, f32s(x), classes - j, fmt)

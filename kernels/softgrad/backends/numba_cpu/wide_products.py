@@ -1,0 +1,160 @@
+"""Softmax Jacobian products of long rows at given logits: J v = p (u − Σ p u), u = v − v[k].
+
+The exponentials of a row are made once, into scratch memory, for all its tangents.  Each tangent is read from memory
+once, for Σ e u, and again from the cache, for the result.
+"""
+
+from __future__ import annotations
+
+import math
+
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
+from softgrad.backends.numba_cpu.lanes import (
+    absolute,
+    f32s,
+    f64s,
+    halves,
+    lane,
+    lane_numbers32,
+    load,
+    load_f32,
+    load_first,
+    max_across,
+    prefetch,
+    size_of,
+    store,
+    store_first,
+    stream,
+    sum_across,
+    take,
+    where,
+)
+from softgrad.backends.numba_cpu.single import scaled
+from softgrad.backends.numba_cpu.tiles import row_offset
+from softgrad.backends.numba_cpu.wide import BLOCK, GROUP, exponentials, is_ordinary, refer
+
+# Beyond, e u or its sums might leave float32's range, or a flushed e not be negligible.
+LARGEST_TANGENT = 2.0**40
+
+
+@kernel
+def product_rows(
+    counter, chunk, hard, scratch, rows, classes, z, count_v, v, v_step, out, out_step, streams, v_fmt, fmt
+):
+    """J v of every row that no other thread takes.  What float32 will not do for is listed: tangent · rows + row."""
+    first = take(counter) * chunk
+    while first < rows:
+        for r in range(first, min(first + chunk, rows)):
+            z_at = row_offset(z, r)
+            s, _, m, block = exponentials(z_at, scratch, classes, -1, fmt)
+            ordinary = is_ordinary(m)
+            k = first_equal(z_at, classes, m, block, fmt) if ordinary else 0
+            for n in range(count_v):
+                v_at = row_offset(v, r) + n * v_step
+                v_k = lane(load_first(v_at + size_of(v_fmt) * k, 1, v_fmt), 0)
+                moment, largest = moment_of(scratch, v_at, classes, v_k, v_fmt)
+                if ordinary and largest < LARGEST_TANGENT:
+                    write_product(
+                        scratch, v_at, row_offset(out, r) + n * out_step, classes, v_k, moment / s, 1.0 / s, k, streams,
+                        v_fmt, fmt,
+                    )  # fmt: skip
+                else:
+                    refer(hard, n * rows + r)
+        first = take(counter) * chunk
+
+
+@helper
+def first_equal(z_at, classes, m, block, fmt):
+    """k: the first class whose logit is m; it lies in that block of vectors or right behind."""
+    size = size_of(fmt)
+    j = block * BLOCK
+    while True:
+        z = load_first(z_at + 16 * size * j, min(16, classes - 16 * j), fmt)
+        found = max_across(where(z == f32s(m), 16 - lane_numbers32(), 0 * lane_numbers32()))
+        if found > 0:
+            return 16 * j + 16 - found
+        j += 1
+        if 16 * j >= classes:  # cannot be
+            return 0
+
+
+@helper
+def moment_of(e_at, v_at, classes, v_k, fmt):
+    """Σ e u, added in the order of Σ e, and the largest |u|, NaN where there is one."""
+    size = 16 * size_of(fmt)
+    vectors, tail = classes >> 4, classes & 15
+    low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
+    reference = f32s(v_k)
+    j = 0
+    while j + GROUP <= vectors:
+        a, top = two_terms(e_at, v_at, j, size, reference, top, fmt)
+        b, top = two_terms(e_at, v_at, j + 2, size, reference, top, fmt)
+        c, top = two_terms(e_at, v_at, j + 4, size, reference, top, fmt)
+        d, top = two_terms(e_at, v_at, j + 6, size, reference, top, fmt)
+        x, y = halves((a + b) + (c + d))
+        low += x
+        high += y
+        j += GROUP
+    even, odd = f32s(0.0), f32s(0.0)
+    while j < vectors:
+        x, top = term(e_at, v_at, j, size, reference, top, fmt)
+        even, odd = odd, even + x
+        j += 1
+    if tail > 0:
+        u = where(lane_numbers32() < tail, load_first(v_at + size * j, tail, fmt) - reference, f32s(0.0))
+        top = larger_or_nan(absolute(u), top)
+        odd += load_f32(e_at + 64 * j) * u
+    x, y = halves(even + odd)
+    top = where(top == top, top, f32s(math.inf))
+    return sum_across((low + x) + (high + y)), max_across(top)
+
+
+@inlined
+def term(e_at, v_at, j, size, reference, top, fmt):
+    """Vector j of e u."""
+    prefetch(v_at + size * j + 4096)
+    u = load(v_at + size * j, fmt) - reference
+    return load_f32(e_at + 64 * j) * u, larger_or_nan(absolute(u), top)
+
+
+@inlined
+def two_terms(e_at, v_at, j, size, reference, top, fmt):
+    """Σ of two."""
+    a, top = term(e_at, v_at, j, size, reference, top, fmt)
+    b, top = term(e_at, v_at, j + 1, size, reference, top, fmt)
+    return a + b, top
+
+
+@inlined
+def larger_or_nan(a, top):
+    """The larger of a and top; NaN where either is."""
+    return where(a <= top, top, a)
+
+
+@helper
+def write_product(e_at, v_at, out_at, classes, v_k, mean, unit, k, streams, v_fmt, fmt):
+    """out = e (u − mean) / s; at k, where u = 0, the mean alone is left."""
+    v_size, size = size_of(v_fmt), size_of(fmt)
+    reference, shift, factor = f32s(v_k), f32s(mean), f32s(unit)
+    rest = f32s(unit - lane(factor, 0))
+    j = 0
+    if streams and out_at % size == 0 and classes >= 32:
+        j = (-out_at % (16 * size)) // size
+        store_first(out_at, product(e_at, v_at, reference, shift, factor, rest, v_fmt), j, fmt)
+        while j + 16 <= classes:
+            y = product(e_at + 4 * j, v_at + v_size * j, reference, shift, factor, rest, v_fmt)
+            stream(out_at + size * j, y, fmt)
+            j += 16
+    while j + 16 <= classes:
+        store(out_at + size * j, product(e_at + 4 * j, v_at + v_size * j, reference, shift, factor, rest, v_fmt), fmt)
+        j += 16
+    if j < classes:
+        v = load_first(v_at + v_size * j, classes - j, v_fmt)
+        y = scaled(load_f32(e_at + 4 * j) * ((v - reference) - shift), factor, rest)
+        store_first(out_at + size * j, y, classes - j, fmt)
+
+
+@inlined
+def product(e_at, v_at, reference, shift, factor, rest, v_fmt):
+    """e (u − mean) / s."""
+    return scaled(load_f32(e_at) * ((load(v_at, v_fmt) - reference) - shift), factor, rest)
