@@ -25,6 +25,7 @@ class Entry:
 BACKENDS = {
     "numba": Entry("softgrad.backends.numba_cpu", "cpu", "NumPy arrays", needs=("numba",), extra="cpu"),
     "numpy": Entry("softgrad.backends.numpy_cpu", "cpu", "NumPy arrays"),
+    "cupy": Entry("softgrad.backends.cupy_cuda", "cuda", "CUDA arrays", home="cupy", needs=("cupy",), extra="cuda13"),
 }
 
 

@@ -1,0 +1,56 @@
+"""The values of targets and probabilities, judged on the device: asked for, it synchronises."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softgrad.backends.cuda import kernels
+from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.loss_launch import INTEGER_FORMATS, ignored_bits
+from softgrad.protocol import Array
+
+if TYPE_CHECKING:
+    from softgrad.backends.cuda.primitives import Primitives
+
+CHECK_ARGS = struct.Struct("=3q4q3qqdq")
+_NONE = 2**64 - 1
+
+
+def first_bad_target(primitives: Primitives, targets: Array, classes: int, ignore_index: int | None) -> int | None:
+    """Flat position of the first target that is neither in [0, classes) nor ignored."""
+    outer, inner = targets.shape
+    shape = (outer * inner, inner, classes)
+    integers = (INTEGER_FORMATS[targets.dtype.name], *ignored_bits(targets.dtype, ignore_index))
+    grid = -(-outer * inner // kernels.TOTALS.threads)
+    return _first(primitives, kernels.check_targets(), grid, targets, shape, integers, 0.0, log=False)
+
+
+def first_bad_row(primitives: Primitives, probs: Array, tolerance: float, *, log: bool) -> int | None:
+    """Flat position of the first row with a negative entry, or that does not sum to 1 within `tolerance`."""
+    outer, classes, inner = probs.shape
+    kernel = kernels.check_rows(probs.dtype.name, primitives.walking(probs))
+    grid = kernel.regime.grid(outer * inner)
+    return _first(primitives, kernel, grid, probs, (outer * inner, inner, classes), (0, 0, 0), tolerance, log=log)
+
+
+def _first(
+    primitives: Primitives,
+    kernel: Kernel,
+    grid: int,
+    values: Array,
+    shape: tuple[int, int, int],
+    integers: tuple[int, int, int],
+    tolerance: float,
+    *,
+    log: bool,
+) -> int | None:
+    runtime = primitives.runtime
+    first = runtime.empty((), np.uint64, values)
+    first[...] = _NONE
+    arguments = CHECK_ARGS.pack(*shape, *primitives.view(values), *integers, runtime.pointer(first), tolerance, log)
+    runtime.launch(kernel, grid, arguments, values)
+    position = int(first)
+    return None if position == _NONE else position

@@ -1,0 +1,96 @@
+// Softmax + cross-entropy with integer targets, loss and gradient in one pass; weights and all reductions, no other option.
+//
+//   z, grad   (rows, C)      targets, loss   (rows)
+//
+// The target's class is kept out of the sum: rest = Σ_{j≠t} e_j, s = rest + e_t.
+//
+//   gradient   p_j; at the target p_t − 1 = −rest / s
+//   loss       (m − z_t) + l with l = log(s / e_k); where t is a largest class, log1p(rest / e_t), which keeps its digits
+//              when the row is sure (elsewhere the loss is at least log 2, and nothing is lost)
+#include "losses.cuh"
+
+namespace softgrad {
+
+template <class T, class Real, class Team, int V>
+DEVICE void cross_entropy(const LossArgs& a) {
+  using Rows = Row<T, Real, Team, V>;
+  constexpr int WIDTH = Rows::WIDTH;
+  Team team;
+  const int64 r = team.row();
+  const bool present = r < a.shape.rows && a.shape.classes > 0;
+  const At at(r < a.shape.rows ? r : 0, a.shape);
+  const int64 classes = present ? a.shape.classes : 0;
+  const Span<T, Real> z(a.z, at, classes);
+  const auto read = [&](int64 j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
+
+  Rows row{typename Rows::Steps(team, classes)};
+  row.load(read);
+  Charge<Real> charge(a, at);
+  const Real z_t = present ? z[charge.t] : Real(0);
+  Real m = -infinity<Real>();
+  row.each(read, [&](int64, Real(&x)[WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) m = nan_max(m, x[i]);
+  });
+  m = team.all(m, Larger{});
+  const Shift<Real> shift(is_finite(m) ? m : Real(0));
+
+  // Puts x in the target's place, where this chunk has it.
+  const auto at_target = [&](int64 j, Real(&e)[WIDTH], Real x) {
+    const int64 i_t = charge.t - j;
+    if (i_t >= 0 && i_t < WIDTH) replace(e, (int)i_t, x);
+  };
+  Sum<Real> rest;
+  row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
+    at_target(j, x, Real(0));
+    rest.add(tree_sum(x));
+  });
+  rest = team.all(rest, Added{});
+  Sum<Real> s = rest;
+  const Real e_t = shift.exp(z_t);
+  s.add(e_t);
+
+  charge.weigh(a, at);
+  const bool broken = charge.fate == Fate::BAD || (charge.fate == Fate::COUNTS && !is_finite(m));
+  const bool dead = charge.fate == Fate::DEAD;
+  if (a.loss.data && r < a.shape.rows && team.lane() == 0) {
+    const Real l = z_t == m ? log1p_of(rest.value() / e_t) : log_of(s.value() / shift.exp(m));
+    const double half = half_gap(m, z_t), w = (double)charge.weight;
+    const double loss = w == 0.0 && !is_finite(half) ? 0.0 : w * (half + 0.5 * (double)l);
+    put_per_row<T>(a, a.loss, at, dead ? 0.0 : broken ? nan<double>() : loss);
+  }
+  if (a.grad.data) {
+    const Span<T, Real> grad(a.grad, at, classes);
+    Sum<Real> mass = product(charge.scale.high, charge.weight);
+    mass.low += charge.scale.low * charge.weight;
+    const Factor<Real> factor(mass, s);
+    const Real rest_t = rest.value();
+    if (!dead && !broken && factor.finite()) {
+      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+        if constexpr (V == 0)
+#pragma unroll
+          for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
+        at_target(j, x, -rest_t);
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) x[i] = factor(x[i]);
+        grad.store(j, x);
+      });
+    } else {
+      // Exactly 0 at a masked class whatever the factor is; dead rows are 0 throughout, broken ones NaN.
+      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+        if constexpr (V == 0)
+#pragma unroll
+          for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
+        at_target(j, x, -rest_t);
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) x[i] = dead ? Real(0) : broken ? nan<Real>() : x[i] == Real(0) ? Real(0) : factor(x[i]);
+        grad.store(j, x);
+      });
+    }
+  }
+  team.leave();
+}
+
+}  // namespace softgrad

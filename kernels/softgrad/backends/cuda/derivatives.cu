@@ -1,0 +1,119 @@
+// The cross-entropy's directional derivative and its Hessian product, any option, K tangents.
+//
+//   jvp   ΣW Σ p u − Σ W u + 2 ζ lse (v_ref + Σ p u), u = v − v_ref, ref the integer target, else the first largest class
+//   hvp   p (F (u − Σ p u) + 2 ζ Σ p v), u = v − v[k]; through the cap, g' · curvature · v beside it
+//
+// Computed in double for every dtype: neither is on anyone's hot path, and no product of large and small factors leaves
+// double's range.
+#include "masses.cuh"
+
+namespace softgrad {
+
+template <bool HESSIAN, class T, class TT, class TV, class Team>
+DEVICE void derivatives(const LossArgs& a) {
+  using Real = double;
+  using Loss = LossRow<T, TT, Real, Team>;
+  using Stored = typename Computing<T>::Real;
+  constexpr int WIDTH = Loss::WIDTH;
+  Team team;
+  const int64 r = team.row();
+  const bool present = r < a.shape.rows;
+  const At at(present ? r : 0, a.shape);
+  const int64 classes = present ? a.shape.classes : 0;
+  Loss loss(team, a, at, classes);
+  const Charge<Real>& charge = loss.charge;
+  const Agreed<Real> row = loss.agree();
+  const bool dead = charge.fate == Fate::DEAD;
+  const bool broken = charge.fate == Fate::BAD || (!dead && !row.finite);
+  const bool capped = a.softcap != 0.0;
+  const Shift<Real> shift(row.finite ? row.m : 0.0);
+  const Real h = loss.masses.h;
+  const int64 reference = !HESSIAN && !a.dense ? charge.t : row.k;
+
+  Strided v_row = a.v, out_row = a.out;
+  for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
+    const Span<TV, Real> v(v_row, at, classes);
+    const Real v_ref = classes == 0 ? 0.0 : v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
+    // u of a chunk; a masked class has none.
+    const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) {
+      v.load(j, 0.0, u);
+      Real z[WIDTH];
+      if (capped) loss.z.load(j, 0.0, z);
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i) {
+        if (capped) u[i] *= loss.cap.slope(z[i]);
+        const bool idle = x[i] == -infinity<Real>() && (HESSIAN || d[i] == 0.0);
+        u[i] = j + i >= classes || j + i == reference || idle ? 0.0 : u[i] - v_ref;
+      }
+    };
+    Real largest = 0.0;
+    loss.each([&](int64 j, Real(&x)[WIDTH]) {
+      Real d[WIDTH], u[WIDTH];
+      loss.masses.load(j, d);
+      read_u(j, x, d, u);
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i)
+        if (magnitude(u[i]) > largest) largest = magnitude(u[i]);
+    });
+    const Real unit = unit_for(team.all(largest, Larger{})), inverse = 1.0 / unit;
+    Sum<Real> moment, drift;
+    loss.each([&](int64 j, Real(&x)[WIDTH]) {
+      Real d[WIDTH], u[WIDTH];
+      loss.masses.load(j, d);
+      read_u(j, x, d, u);
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i) {
+        u[i] *= inverse;
+        d[i] = d[i] == 0.0 ? 0.0 : d[i] * u[i];
+        const Real e = shift.exp(x[i]);
+        u[i] = e == 0.0 ? 0.0 : e * u[i];
+      }
+      moment.add(tree_sum(u));
+      drift.add(tree_sum(d));
+    });
+    const Real mean = team.all(moment, Added{}).value() / row.s.value();
+    const Real zeta = 2.0 * charge.zeta, v_mean = v_ref * inverse + mean;
+
+    if constexpr (!HESSIAN) {
+      drift = team.all(drift, Added{});
+      Real slope = (h + row.spread) * mean - drift.value();
+      if (zeta != 0.0) slope += zeta * row.lse * v_mean;
+      if (present && team.lane() == 0) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : 0.5 * slope * unit);
+      out_row.data = (char*)out_row.data + a.out_step * (a.summed ? (int64)sizeof(double) : (int64)sizeof(Stored));
+    } else {
+      const Span<T, Real> out(out_row, at, classes);
+      const Real but_h = row.spread + zeta * row.lse, scale = charge.scale.value();
+      const Factor<Real> by(scale * unit, row.s);
+      const Factor<Real> all(scale * (h + but_h), row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
+      const Real at_t = all_but_h(row.e_t) - only_h(row.rest_t.value());
+      loss.each([&](int64 j, Real(&x)[WIDTH]) {
+        Real d[WIDTH], u[WIDTH], z[WIDTH], w[WIDTH];
+        loss.masses.load(j, d);
+        read_u(j, x, d, u);
+        if (capped) {
+          loss.z.load(j, 0.0, z);
+          v.load(j, 0.0, w);
+        }
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) {
+          const Real e = shift.exp(x[i]);
+          const bool masked = x[i] == -infinity<Real>();
+          Real y = (h + but_h) * (u[i] * inverse - mean);
+          if (zeta != 0.0) y += zeta * v_mean;
+          y = masked ? 0.0 : by(e * y);
+          if (capped && !masked) {
+            const Real g = (j + i == loss.masses.t ? at_t : all(e)) - scale * d[i];
+            y = y * loss.cap.slope(z[i]) + g * loss.cap.curvature(z[i]) * w[i];
+          }
+          x[i] = dead ? 0.0 : broken ? nan<Real>() : y;
+        }
+        out.store(j, x);
+      });
+      out_row.data = (T*)out_row.data + a.out_step;
+    }
+    v_row.data = (TV*)v_row.data + a.v_step;
+  }
+  team.leave();
+}
+
+}  // namespace softgrad

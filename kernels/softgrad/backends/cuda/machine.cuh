@@ -1,0 +1,118 @@
+// What the kernels ask of the machine, each under a name of its own: bits of numbers, conversions, NaN-keeping maxima,
+// exchange between lanes, shared memory, blocks of a cluster.  To run the kernels elsewhere, replace this one file.
+#pragma once
+#include "types.cuh"
+
+namespace softgrad {
+
+DEVICE uint32 float_bits(float x) { return __float_as_uint(x); }
+DEVICE float bits_float(uint32 x) { return __uint_as_float(x); }
+DEVICE uint64 float_bits(double x) { return (uint64)__double_as_longlong(x); }
+DEVICE double bits_float(uint64 x) { return __longlong_as_double((int64)x); }
+
+DEVICE float widen(float16 x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+DEVICE float16 to_float16(float x) {
+  float16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+DEVICE bfloat16 to_bfloat16(float x) {
+  bfloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+// Two values to one word, the first in its lower half.
+DEVICE uint32 pack_float16(float low, float high) {
+  uint32 y;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+DEVICE uint32 pack_bfloat16(float low, float high) {
+  uint32 y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+
+// `which ? a : b`, as one instruction that no optimiser turns into anything else.
+DEVICE float choose(bool which, float a, float b) {
+  float y;
+  asm("{.reg .pred p; setp.ne.u32 p, %3, 0; selp.f32 %0, %1, %2, p;}" : "=f"(y) : "f"(a), "f"(b), "r"((uint32)which));
+  return y;
+}
+DEVICE double choose(bool which, double a, double b) {
+  double y;
+  asm("{.reg .pred p; setp.ne.u32 p, %3, 0; selp.f64 %0, %1, %2, p;}" : "=d"(y) : "d"(a), "d"(b), "r"((uint32)which));
+  return y;
+}
+
+// fmaxf drops a NaN; a row must not.
+DEVICE float nan_max(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+DEVICE double nan_max(double a, double b) { return (a >= b || a != a) ? a : b; }
+
+// X of the lane whose number differs from this one's in the bits of `distance`; every lane of the warp takes part.
+template <class X>
+DEVICE X exchange(X x, int distance) {
+  static_assert(sizeof(X) % 4 == 0, "exchanged in words");
+  uint32 w[sizeof(X) / 4];
+  memcpy(w, &x, sizeof x);
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(X) / 4; ++i) w[i] = __shfl_xor_sync(0xffffffffu, w[i], distance);
+  memcpy(&x, w, sizeof x);
+  return x;
+}
+
+// Dynamic shared memory.
+DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(16) unsigned char softgrad_shared[];
+  return softgrad_shared;
+}
+
+#if __CUDA_ARCH__ >= 900
+DEVICE int cluster_rank() {
+  uint32 r;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return (int)r;
+}
+DEVICE void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// X at `p`, an address in this block's shared memory, as block `rank` of the cluster holds it.
+template <class X>
+DEVICE X peer_read(const X* p, int rank) {
+  static_assert(sizeof(X) % 4 == 0, "read in words");
+  uint32 mine = (uint32)__cvta_generic_to_shared(p), theirs;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(theirs) : "r"(mine), "r"(rank));
+  uint32 w[sizeof(X) / 4];
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(X) / 4; ++i)
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(w[i]) : "r"(theirs + 4 * i) : "memory");
+  X x;
+  memcpy(&x, w, sizeof x);
+  return x;
+}
+#endif
+
+DEVICE uint32 take_ticket(uint32* counter) { return atomicAdd(counter, 1u); }
+DEVICE void publish() { __threadfence(); }
+DEVICE void lower_to(uint64* number, uint64 x) { atomicMin(number, x); }
+// X as other blocks published it, past this multiprocessor's own cache.
+template <class X>
+DEVICE X fresh(const X* p) {
+  static_assert(sizeof(X) % 8 == 0, "read in words");
+  uint64 w[sizeof(X) / 8];
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(X) / 8; ++i) w[i] = __ldcg((const uint64*)p + i);
+  X x;
+  memcpy(&x, w, sizeof x);
+  return x;
+}
+
+}  // namespace softgrad

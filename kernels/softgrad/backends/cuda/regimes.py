@@ -1,0 +1,139 @@
+"""Which team of threads serves a row: the one table of it, with the reasons.
+
+A regime follows from the number of classes, the size of the computing type, whether the class axis is contiguous, and
+whether the device has clusters; never from the number of rows, so that a row's bits do not depend on its neighbours.
+
+    lanes     several rows per warp            row in registers
+    block     a block per row                  row in registers
+    cluster   several blocks per row           row in registers, sm_90 on
+    columns   strided class axis: neighbouring rows side by side, several threads down the classes
+    walk      any of these with the row read again at each walk: longer rows, and losses with options
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+SLOT = 24  # bytes of shared memory that one value agreed upon may take (teams.cuh)
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """A team, and how many chunks of the row each of its threads keeps (0: none, the row is read again)."""
+
+    kind: str
+    size: int  # threads per row and block: W, THREADS or Y
+    chunks: int
+    blocks: int = 1  # per row
+    width: int = 1  # rows side by side, for columns
+    threads: int = 128
+    resident: int = 1  # blocks per multiprocessor that registers must leave room for
+
+    @property
+    def team(self) -> str:
+        """The C++ type."""
+        return {
+            "lanes": f"Lanes<{self.size}, {self.threads}>",
+            "block": f"Block<{self.size}>",
+            "cluster": f"Cluster<{self.blocks}, {self.size}>",
+            "columns": f"Columns<{self.size}, {self.width}>",
+        }[self.kind]
+
+    @property
+    def name(self) -> str:
+        """For kernel names and tests: kind, size, chunks."""
+        blocks = f"{self.blocks}x" if self.blocks > 1 else ""
+        return f"{self.kind}{blocks}{self.size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory per block: two turns of a slot per warp (per thread for columns), and of one per cluster."""
+        if self.kind == "lanes":
+            return 0
+        if self.kind == "columns":
+            return 2 * SLOT * self.threads
+        return 2 * SLOT * (self.threads // 32 + (1 if self.kind == "cluster" else 0))
+
+    def grid(self, rows: int) -> int:
+        """Blocks for so many rows."""
+        per_block = {"lanes": self.threads // self.size, "columns": self.width}.get(self.kind, 1)
+        return -(-rows // per_block) * self.blocks
+
+
+def lanes(size: int, chunks: int, resident: int = 8) -> Regime:
+    """`size` lanes of a warp per row; 4 warps a block: enough blocks for every multiprocessor even of few rows."""
+    return Regime("lanes", size, chunks, threads=128, resident=resident)
+
+
+def block(size: int, chunks: int, resident: int) -> Regime:
+    """A block of `size` threads per row."""
+    return Regime("block", size, chunks, threads=size, resident=resident)
+
+
+def cluster(blocks: int, size: int, chunks: int, resident: int) -> Regime:
+    """A cluster of `blocks` blocks per row."""
+    return Regime("cluster", size, chunks, blocks=blocks, threads=size, resident=resident)
+
+
+def columns(size: int, width: int, chunks: int) -> Regime:
+    """`size` threads down the classes, `width` neighbouring rows: a warp reads a whole line of neighbours."""
+    return Regime("columns", size, chunks, width=width, threads=size * width)
+
+
+@cache
+def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool) -> Regime:
+    """The regime of a kernel that can keep its row in registers.
+
+    A thread keeps 16 numbers (8 of double): four 16-byte loads of float in flight, and with the arithmetic no more than
+    64 registers, so that 1024 threads (64 KB of loads) share a multiprocessor.  At 4.8 TB/s and 0.6 µs of latency 132
+    multiprocessors need 22 KB each in flight.
+    """
+    wide = 16 // itemsize  # classes per chunk
+    few = 2 if itemsize == 2 else 4
+    # double: half as many numbers, but twice the registers for each and for the arithmetic.
+    share = 2 if itemsize == 8 else 1
+    chunks = -(-classes // wide)
+    if not contiguous:
+        # One class per chunk; 16 kept.
+        for size, width in ((1, 128), (8, 32), (16, 32)):
+            if classes <= 16 * size:
+                return columns(size, width, 16)
+        return columns(16, 32, 0)
+    if chunks <= 1:
+        return lanes(1, 1, 8 // share)
+    # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
+    for size in (1, 2, 4, 8, 16, 32):
+        if chunks <= size * few:
+            return lanes(size, few, 8 // share)
+    # Beyond a warp's 512 numbers a block's barrier (~40 ns) costs less than the idle half of longer chunks.
+    for size, resident in ((64, 16), (128, 8), (256, 4), (512, 2)):
+        if chunks <= size * few:
+            return block(size, few, resident // share)
+    # 32 numbers per thread: 512 threads of 64 registers, two blocks on a multiprocessor, one loads while one computes.
+    if chunks <= 512 * 2 * few:
+        return block(512, 2 * few, 2 // share)
+    if clusters:
+        for blocks in (2, 4, 8):
+            if chunks <= blocks * 512 * 2 * few:
+                return cluster(blocks, 512, 2 * few, 2 // share)
+        # 8 blocks are the most that every device grants; 1024 threads of 64 registers fill a multiprocessor.
+        if share == 1 and chunks <= 8 * 1024 * 2 * few:
+            return cluster(8, 1024, 2 * few, 1)
+    # The row is read three times and written once; rows of up to some 100,000 classes stay in the second-level cache.
+    return block(512, 0, 2 // share)
+
+
+@cache
+def walking(classes: int, *, contiguous: bool) -> Regime:
+    """The regime of a kernel that reads its row again at each walk, and has much to remember of it.
+
+    At most 256 threads, so that each may have 255 registers: these kernels compute in double or with every option.
+    """
+    if not contiguous:
+        return columns(1, 128, 0) if classes <= 16 else columns(8, 32, 0)
+    if classes <= 32:
+        return lanes(4, 0, resident=1)
+    if classes <= 1024:
+        return lanes(32, 0, resident=1)
+    return block(256, 0, 1)

@@ -1,0 +1,90 @@
+// softmax, log-softmax, log-sum-exp.
+//
+//   z, out   (rows, C)      lse   (rows)
+//
+// s = Σ e; p = e / s.  Of log p and lse only l = log1p(rest / e_k) needs the sum, rest being that of the classes other
+// than the largest: log p = (z − m) − l, lse = m + l.
+#include "rows.cuh"
+
+namespace softgrad {
+
+struct SoftmaxArgs {
+  Shape shape;
+  Strided z, out;  // out: per class, or per row for the log-sum-exp
+};
+
+enum SoftmaxMode { PROBABILITIES, LOG_PROBABILITIES, LOG_SUM_EXP };
+
+template <int MODE, class T, class Real, class Team, int V>
+DEVICE void softmax(const SoftmaxArgs& a) {
+  using Rows = Row<T, Real, Team, V>;
+  constexpr int WIDTH = Rows::WIDTH;
+  Team team;
+  const int64 r = team.row();
+  const bool present = r < a.shape.rows;
+  const At at(present ? r : 0, a.shape);
+  const int64 classes = present ? a.shape.classes : 0;
+  const Span<T, Real> z(a.z, at, classes);
+  const auto read = [&](int64 j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
+
+  Rows row{typename Rows::Steps(team, classes)};
+  row.load(read);
+  Real m = -infinity<Real>();
+  row.each(read, [&](int64, Real(&x)[WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) m = nan_max(m, x[i]);
+  });
+  m = team.all(m, Larger{});
+  const bool ordinary = is_finite(m);
+  const Shift<Real> shift(ordinary ? m : Real(0));
+
+  if constexpr (MODE == PROBABILITIES) {
+    Sum<Real> s;
+    row.each(read, [&](int64, Real(&x)[WIDTH]) {
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
+      s.add(tree_sum(x));
+    });
+    s = team.all(s, Added{});
+    const Factor<Real> over_s(ordinary ? Real(1) : nan<Real>(), s);
+    const Real first = over_s.first * over_s.second;  // 1 / s is far inside the range: one factor will do
+    const Span<T, Real> out(a.out, at, classes);
+    row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+      if constexpr (V == 0)
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i) x[i] *= first;
+      out.store(j, x);
+    });
+  } else {
+    Rest<Real> rest{Sum<Real>(), 0};
+    row.each(read, [&](int64, Real(&x)[WIDTH]) {
+      Real e[WIDTH];
+#pragma unroll
+      for (int i = 0; i < WIDTH; ++i) {
+        const bool largest = x[i] == m;
+        rest.count += largest;
+        e[i] = largest ? Real(0) : shift.exp(x[i]);
+      }
+      rest.sum.add(tree_sum(e));
+    });
+    rest = team.all(rest, Added{});
+    const Real e_k = shift.exp(ordinary ? m : Real(0));
+    rest.sum.add(Real(rest.count - 1) * e_k);
+    const Real l = ordinary ? log1p_of(rest.sum.value() / e_k) : nan<Real>();
+    if constexpr (MODE == LOG_PROBABILITIES) {
+      const Span<T, Real> out(a.out, at, classes);
+      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;
+        out.store(j, x);
+      });
+    } else if (present && team.lane() == 0) {
+      *at.in<Real>(a.out) = ordinary ? m + l : m;
+    }
+  }
+  team.leave();
+}
+
+}  // namespace softgrad

@@ -1,0 +1,85 @@
+// Sums whose error does not grow with the number of terms, and quotients of them.
+#pragma once
+#include "exponential.cuh"
+
+namespace softgrad {
+
+// The number high + low, |low| no more than the rounding error of high.
+template <class Real>
+struct Sum {
+  Real high, low;
+
+  DEVICE Sum() : high(0), low(0) {}
+  DEVICE Sum(Real high, Real low) : high(high), low(low) {}
+
+  // Knuth's two-sum: the rounding error of each addition is exact, and kept.
+  DEVICE void add(Real x) {
+    const Real sum = high + x, of_x = sum - high;
+    low += (high - (sum - of_x)) + (x - of_x);
+    high = sum;
+  }
+  // Symmetric in the two: lanes that add each other's sums get the same bits.
+  DEVICE Sum operator+(const Sum& other) const {
+    Sum s = *this;
+    s.low = 0;
+    s.add(other.high);
+    s.low += low + other.low;
+    return s;
+  }
+  // An infinite sum has no rounding error, though the steps above leave a NaN for it.
+  DEVICE Real value() const { return is_finite(high) ? high + low : high; }
+  DEVICE Sum normal() const {
+    const Real sum = value();
+    return Sum(sum, is_finite(sum) ? (high - sum) + low : Real(0));
+  }
+};
+
+// Σ of a few neighbours, as a tree.
+template <int N, class Real>
+DEVICE Real tree_sum(const Real (&x)[N]) {
+  Real t[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) t[i] = x[i];
+#pragma unroll
+  for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+    for (int i = 0; i < half; ++i) t[i] += t[i + half];
+  return t[0];
+}
+
+// What an exponential is multiplied by: a · 2^LIFT / s for a sum s of exponentials, applied so that neither the factor
+// nor the product with it leaves the range, or loses digits, unless the final product does.
+template <class Real>
+struct Factor {
+  Real first, second;
+
+  // a and s as high + low: the quotient is right to half an ulp.
+  DEVICE Factor(Sum<Real> a, Sum<Real> s) {
+    using F = Format<Real>;
+    const Sum<Real> t = s.normal();
+    const Real b = t.high * F::NEAR_DROP;
+    const Real unit = Real(1) / b;
+    Real ratio = a.high / b;
+    if (is_finite(ratio)) {
+      // One Newton step with the exact residual; where that underflows there is nothing to correct.
+      const Real rest = (fused(-ratio, b, a.high) + a.low) - ratio * (t.low * F::NEAR_DROP);
+      ratio = fused(rest, unit, ratio);
+    }
+    const bool large = ratio >= Real(1) || ratio <= Real(-1);
+    first = large ? ratio * F::NEAR_DROP : ratio;
+    second = large ? Real(1) : F::NEAR_DROP;
+  }
+  DEVICE explicit Factor(Real a, Sum<Real> s) : Factor(Sum<Real>(a, Real(0)), s) {}
+
+  DEVICE Real operator()(Real e) const { return e * first * second; }
+  DEVICE bool finite() const { return is_finite(first); }
+};
+
+// a · b exactly, as high + low.
+template <class Real>
+DEVICE Sum<Real> product(Real a, Real b) {
+  const Real high = a * b;
+  return Sum<Real>(high, is_finite(high) ? fused(a, b, -high) : Real(0));
+}
+
+}  // namespace softgrad

@@ -1,0 +1,143 @@
+// Who works on a row: a team of threads, numbered by `lane`, that can agree on a value.
+//
+//   Lanes<W, THREADS>    W neighbouring lanes of a warp; a block serves THREADS / W rows
+//   Block<THREADS>       a block
+//   Cluster<N, THREADS>  N blocks of a cluster, exchanging through distributed shared memory (sm_90 on)
+//   Columns<Y, X>        Y threads of a block, X neighbouring rows wide: for a strided class axis, so that a warp reads
+//                        neighbouring rows
+//
+// `all(x, join)` joins the values of a team's threads and gives every thread the same bits: in an order fixed by the
+// team's shape, and, where threads join in different order, by joins that are symmetric.  Every thread of the block must take part.
+#pragma once
+#include "sums.cuh"
+
+namespace softgrad {
+
+// The widest value a team can agree on.
+constexpr int SLOT = 24;
+
+template <int W, class X, class Join>
+DEVICE X join_lanes(X x, Join join) {
+#pragma unroll
+  for (int distance = W / 2; distance > 0; distance /= 2) x = join(x, exchange(x, distance));
+  return x;
+}
+
+template <int W_, int THREADS_>
+struct Lanes {
+  static constexpr int SIZE = W_, THREADS = THREADS_, BLOCKS = 1;
+  static constexpr bool VECTORS = true;
+  DEVICE int lane() const { return threadIdx.x % W_; }
+  DEVICE int64 row() const { return (int64)blockIdx.x * (THREADS / W_) + threadIdx.x / W_; }
+  template <class X, class Join>
+  DEVICE X all(X x, Join join) {
+    return join_lanes<W_>(x, join);
+  }
+  DEVICE void leave() {}
+};
+
+template <int THREADS_>
+struct Block {
+  static constexpr int SIZE = THREADS_, THREADS = THREADS_, BLOCKS = 1, WARPS = THREADS_ / 32;
+  static constexpr bool VECTORS = true;
+  static_assert((WARPS & (WARPS - 1)) == 0 && WARPS <= 32, "joined in a butterfly");
+  int turn = 0;
+  DEVICE int lane() const { return threadIdx.x; }
+  DEVICE int64 row() const { return blockIdx.x; }
+  template <class X, class Join>
+  DEVICE X all(X x, Join join) {
+    static_assert(sizeof(X) <= SLOT, "fits a slot");
+    x = join_lanes<32>(x, join);
+    // Two sets of slots take turns: whoever writes one again has passed the barrier behind all reads of it.
+    X* slots = (X*)(shared_memory() + turn * WARPS * SLOT);
+    turn ^= 1;
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = x;
+    __syncthreads();
+    return join_lanes<WARPS>(slots[threadIdx.x % WARPS], join);
+  }
+  DEVICE void leave() {}
+};
+
+#if defined(SOFTGRAD_EMULATED) || __CUDA_ARCH__ >= 900
+template <int N_, int THREADS_>
+struct Cluster {
+  static constexpr int SIZE = N_ * THREADS_, THREADS = THREADS_, BLOCKS = N_;
+  static constexpr bool VECTORS = true;
+  Block<THREADS_> block;
+  DEVICE int lane() const { return cluster_rank() * THREADS_ + threadIdx.x; }
+  DEVICE int64 row() const { return blockIdx.x / N_; }
+  template <class X, class Join>
+  DEVICE X all(X x, Join join) {
+    x = block.all(x, join);
+    X* slot = (X*)(shared_memory() + (2 * Block<THREADS_>::WARPS + block.turn) * SLOT);
+    if (threadIdx.x == 0) *slot = x;
+    cluster_barrier();
+    return join_lanes<N_>(peer_read(slot, threadIdx.x % N_), join);
+  }
+  // A block's shared memory must outlive its peers' reads.
+  DEVICE void leave() { cluster_barrier(); }
+};
+#endif
+
+template <int Y_, int X_>
+struct Columns {
+  static constexpr int SIZE = Y_, THREADS = Y_ * X_, BLOCKS = 1;
+  static constexpr bool VECTORS = false;
+  int turn = 0;
+  DEVICE int lane() const { return threadIdx.x / X_; }
+  DEVICE int64 row() const { return (int64)blockIdx.x * X_ + threadIdx.x % X_; }
+  template <class X, class Join>
+  DEVICE X all(X x, Join join) {
+    static_assert(sizeof(X) <= SLOT, "fits a slot");
+    X* slots = (X*)(shared_memory() + turn * THREADS * SLOT);
+    turn ^= 1;
+    slots[threadIdx.x] = x;
+    __syncthreads();
+    x = slots[threadIdx.x % X_];
+    for (int y = 1; y < Y_; ++y) x = join(x, slots[y * X_ + threadIdx.x % X_]);
+    return x;
+  }
+  DEVICE void leave() {}
+};
+
+// --- what teams agree on ---------------------------------------------------------------------------------------------
+
+struct Larger {
+  template <class Real>
+  DEVICE Real operator()(Real a, Real b) const {
+    return nan_max(a, b);
+  }
+};
+
+struct Larger32 {
+  DEVICE uint32 operator()(uint32 a, uint32 b) const { return a > b ? a : b; }
+};
+
+struct Added {
+  template <class X>
+  DEVICE X operator()(const X& a, const X& b) const {
+    return a + b;
+  }
+};
+
+constexpr int64 NOWHERE = 0x7fffffffffffffffll;
+
+// The sum of a row's exponentials, and the first class that is the largest.
+template <class Real>
+struct SumAndFirst {
+  Sum<Real> sum;
+  int64 first;
+  DEVICE SumAndFirst operator+(const SumAndFirst& other) const {
+    return SumAndFirst{sum + other.sum, first < other.first ? first : other.first};
+  }
+};
+
+// The sum of a row's exponentials without those of its largest classes, and how many there are of these.
+template <class Real>
+struct Rest {
+  Sum<Real> sum;
+  int64 count;
+  DEVICE Rest operator+(const Rest& other) const { return Rest{sum + other.sum, count + other.count}; }
+};
+
+}  // namespace softgrad

@@ -1,0 +1,38 @@
+// Names for the types that the kernels are made of.  No header is included anywhere: NVRTC alone compiles them.
+#pragma once
+
+#define DEVICE __device__ __forceinline__
+
+namespace softgrad {
+
+using int64 = long long;
+using uint16 = unsigned short;
+using uint32 = unsigned int;
+using uint64 = unsigned long long;
+
+// 16-bit formats, by their bits: arithmetic is done in float.
+struct float16 {
+  uint16 bits;
+};
+struct bfloat16 {
+  uint16 bits;
+};
+
+struct alignas(16) Words4 {
+  uint32 w[4];
+};
+struct alignas(8) Words2 {
+  uint32 w[2];
+};
+
+// What T is computed in.
+template <class T>
+struct Computing {
+  using Real = float;
+};
+template <>
+struct Computing<double> {
+  using Real = double;
+};
+
+}  // namespace softgrad

@@ -1,0 +1,57 @@
+"""GPU backends without a GPU: `emulated` lends the public functions a backend whose kernels run on the CPU.
+
+with emulated("cupy") as device:
+    softgrad.softmax(z)          # z a NumPy array
+device.ran                       # which kernels ran, and how often
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from softgrad import dispatch, host
+from softgrad.backends.cuda.primitives import Primitives
+from tests.emulator.runtime import EmulatedRuntime
+
+__all__ = ["emulated"]
+
+_PRIMITIVES = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "softmax_product",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
+    "cross_entropy",
+    "cross_entropy_jvp",
+    "cross_entropy_hvp",
+    "first_bad_target",
+    "first_bad_row",
+)
+_SERVICES = ("CHECKS_VALUES", "adopt", "empty", "overlap", "release", "unit_tangents")
+
+
+@contextmanager
+def emulated(backend: str, **options: Any) -> Iterator[EmulatedRuntime]:
+    """The public functions take NumPy arrays and run the kernels of a GPU backend on the CPU, in this thread."""
+    if backend != "cupy":
+        raise ValueError(f"no emulation of backend {backend!r}")
+    runtime = EmulatedRuntime(**options)
+    primitives = Primitives(runtime)
+    module = SimpleNamespace(
+        **{name: getattr(host, name) for name in _SERVICES}, **{name: getattr(primitives, name) for name in _PRIMITIVES}
+    )
+    before = dispatch._loaded.get(backend)
+    dispatch._loaded[backend] = module
+    token = dispatch._forced.set(backend)
+    try:
+        yield runtime
+    finally:
+        dispatch._forced.reset(token)
+        if before is None:
+            del dispatch._loaded[backend]
+        else:
+            dispatch._loaded[backend] = before
