@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,9 +20,11 @@ ROOT = Path(__file__).parent.parent
 
 def fake_run(scenario: str, folder: Path, *options: str) -> tuple[str, dict]:
     """A run with fake contenders in a process of its own, and its result file."""
+    # A worker of pytest-xdist would pass for one itself there, and pytest-benchmark times nothing in workers.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.fake_bench", scenario, str(folder), *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.iterdir()
