@@ -135,7 +135,7 @@ def _report(found: Probed, q: Question, own_loss: Callable[..., Any] | None) -> 
         mistakes=found.mistakes,
         explanations=tuple(explain(name, q, found.match) for name in found.mistakes),
         alternatives=found.alternatives,
-        entries=worst_entries(verdict.answer, 1 if ok else 3),
+        entries=worst_entries(verdict.answer, 1 if ok else 3 if unexplained else 2),
         findings=tuple(findings),
         remarks=tuple(found.remarks),
         truth=q.truth,

@@ -264,7 +264,8 @@ def _closeness(predicted: Floats, numbers: Floats, factor: float, answer: Answer
     tolerance = answer.precision.eps * (32.0 * size + 8.0 * _rowmax(size)) + answer.floor
     if predicted.shape == answer.q.shape:
         tolerance = tolerance + answer.precision.eps * abs(factor) * answer.scales.rough
-    return float(np.max(distance(predicted, numbers) / np.maximum(tolerance, 1e-308)))
+    with np.errstate(over="ignore"):
+        return float(np.max(distance(predicted, numbers) / np.maximum(tolerance, 1e-300)))
 
 
 def _rowmax(size: Floats) -> Floats:

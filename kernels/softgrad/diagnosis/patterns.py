@@ -17,6 +17,8 @@ def worst_entries(answer: Answer, count: int = 3) -> tuple[Entry, ...]:
     if not answer.same_shape or answer.numbers.size == 0:
         return ()
     error = answer.error.ravel()
+    if answer.agrees() and answer.lost().any():
+        error = np.where(answer.lost().ravel(), error, 0.0)
     order = np.argsort(-error, kind="stable")[:count]
     if not error[order[0]] > 0.0:
         return ()

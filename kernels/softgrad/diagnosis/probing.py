@@ -92,6 +92,8 @@ class Prober:
             return result
         self._fresh(search, verdict, Search(fresh), fresh_outcome)
         self._shifted()
+        if "logits-as-probs" in result.mistakes and not self.by_row:
+            self._given_probs(search)
         if not result.mistakes and verdict.ok:
             self._sure_rows()
         return result
@@ -263,6 +265,21 @@ class Prober:
                 return "no-max-shift", _first(answer.numbers, np.flatnonzero(answer.error == answer.error.max()))
             self.result.remarks.append("On shifted logits it is wrong, in no known way.")
         return None
+
+    def _given_probs(self, search: Search) -> None:
+        """A function that wants A: say what it does when it gets A."""
+        if self.order.positional != ("logits",) or self.q.logits.dtype.kind in "iu":
+            return
+        probs = replace(self.q, what="softmax", targets=None, vector=None).truth
+        outcome = self._call(self.q.at(probs.astype(self.q.logits.dtype)))
+        if outcome.numbers is None:
+            return
+        verdict = judge(search, search.answer(outcome.numbers, outcome.dtype))
+        if verdict.ok:
+            self.result.findings.append("Called with softmax(z) in place of z, the function is right.")
+        elif verdict.matches:
+            left = " + ".join(verdict.mistakes)
+            self.result.findings.append(f"Called with softmax(z) in place of z, what is left is {left}.")
 
     # --- remarks only ----------------------------------------------------------------------------------------------
 

@@ -36,8 +36,16 @@ class Entry:
     """|candidate − truth| in units of eps·|truth|, eps that of the candidate's dtype."""
 
     def __str__(self) -> str:
-        where = "[" + ", ".join(map(str, self.index)) + "]" if self.index else "the number"
-        return f"{where}: candidate {self.candidate:.9g}, right {self.truth:.9g}, {_count(self.ulp)} ulp apart"
+        return f"{at(self.index)}: candidate {self.candidate:.9g}, right {self.truth:.9g}"
+
+    def with_ulp(self) -> str:
+        """The same, with the distance: where what matters is digits."""
+        return f"{self}, {_count(self.ulp)} ulp apart"
+
+
+def at(index: tuple[int, ...]) -> str:
+    """A position, as one writes it."""
+    return "[" + ", ".join(map(str, index)) + "]" if index else "the number"
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,8 @@ class Diagnosis:
         for explanation in self.explanations:
             lines += ["", *self._explained(explanation, paint)]
         if self.entries and not self.ok:
-            lines += ["", *(paint("number", f"  {entry}") for entry in self.entries)]
+            digits = "lost-digits" in self.mistakes
+            lines += ["", *(paint("number", f"  {e.with_ulp() if digits else e}") for e in self.entries)]
         if self.findings:
             lines += ["", *(line for text in self.findings for line in _wrapped(text, "  "))]
         if self.alternatives:
@@ -95,7 +104,7 @@ class Diagnosis:
 
     def _headline(self, paint: Any) -> str:
         if self.ok:
-            worst = f"; the worst entry, {self.entries[0]}" if self.entries and self.entries[0].ulp else ""
+            worst = f"; the worst entry, {self.entries[0].with_ulp()}" if self.entries and self.entries[0].ulp else ""
             return paint("right", f"{self.what}: right") + worst
         if self.mistakes:
             return paint("wrong", f"{self.what}: wrong") + " — " + paint("name", " + ".join(self.mistakes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softgrad.diagnosis.matching import Answer, Match, Search
+from softgrad.diagnosis.report import at
 
 # In 16-bit formats, with two or three digits, the textbook formula loses them on ordinary logits: that is their nature.
 _COARSE = 1e-4
@@ -68,25 +69,21 @@ def _digits_short(answer: Answer) -> str:
 
 
 def _not_finite(answer: Answer, bad: np.ndarray) -> str:
-    at = np.argwhere(bad)[0]
-    where = "[" + ", ".join(map(str, at.tolist())) + "]" if at.size else "the number"
-    value = float(answer.numbers[tuple(at)])
-    return f"{int(bad.sum())} of {bad.size} entries are NaN or infinite; {where} is {value}, right is " + (
-        f"{float(answer.q.truth[tuple(at)]):.9g}."
-    )
+    index = tuple(np.argwhere(bad)[0].tolist())
+    got, right = float(answer.numbers[index]), float(answer.q.truth[index])
+    return f"{int(bad.sum())} of {bad.size} entries are NaN or infinite; {at(index)} is {got}, right is {right:.9g}."
 
 
 def _predicted(match: Match, answer: Answer) -> str:
-    """The number that shows it: what the mistakes predict where the candidate is farthest off."""
-    numbers, predicted = match.view.numbers, match.predicted
+    """What the mistakes give where that is farthest from the truth, and that they give everything else too."""
+    predicted = match.predicted
     flat = 0
     if predicted.shape == answer.q.shape:
         with np.errstate(all="ignore"):
             flat = int(np.argmax(np.nan_to_num(np.abs(predicted - answer.q.truth), nan=np.inf)))
-    at = tuple(int(i) for i in np.unravel_index(flat, predicted.shape))
-    where = "[" + ", ".join(map(str, at)) + "]" if at else "the number"
-    right = f", right is {float(answer.q.truth[at]):.9g}" if predicted.shape == answer.q.shape else ""
-    return (
-        f"All {predicted.size} entries are reproduced: {where} comes out as {float(predicted[at]):.9g} this way, "
-        f"the candidate has {float(numbers[at]):.9g}{right}."
-    )
+    index = tuple(int(i) for i in np.unravel_index(flat, predicted.shape))
+    if predicted.size == 1:
+        return f"It comes out as {float(predicted[index]):.9g} this way."
+    given = "This mistake gives" if len(match.mistakes) == 1 else "These mistakes give"
+    number = float(predicted[index])
+    return f"{given} {number:.9g} for {at(index)}, and every other of the {predicted.size} numbers too."
