@@ -16,6 +16,7 @@ from bench import cases, figures, machine, results, tables
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
+NO_RESULT = "No result is committed yet: `python3 ci bench` makes one, and `python3 ci bench --report` shows it here."
 Named = tuple[str, dict[str, Any]]  # a result file's name and content
 
 
@@ -105,6 +106,7 @@ SECTIONS: dict[str, Callable[[Sequence[Named]], str]] = {
 def full_report(runs: Sequence[Named]) -> str:
     """RESULTS.md: everything."""
     parts = ["# Benchmark results", "Made by `python3 ci bench --report` from the files in `bench/results/`."]
+    parts += [] if runs else [NO_RESULT]
     for name, content in runs:
         about = content["softgrad"]
         given = about["versions"] | ({"CUDA": about["cuda"]} if about["cuda"] else {})
@@ -113,7 +115,7 @@ def full_report(runs: Sequence[Named]) -> str:
         parts += [_method(content), _figure_link(name, "speed", base=""), _figure_link(name, "jacobian", base="")]
         parts += [table.markdown() for table in all_tables(content)]
         parts += [tables.notes(content, tuple(tables.OPERATIONS))]
-    return _paragraphs(parts)
+    return _paragraphs(parts).lstrip()
 
 
 def all_tables(content: dict[str, Any]) -> list[tables.Table]:
@@ -134,7 +136,7 @@ def regenerate(readme: str, runs: Sequence[Named]) -> str:
         pattern = re.compile(rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)", re.DOTALL)
         if not pattern.search(readme):
             raise ValueError(f"README.md has no section between <!-- bench:{name} --> and <!-- /bench:{name} -->")
-        section = make(runs)
+        section = make(runs) if runs else _paragraphs([NO_RESULT])
         readme = pattern.sub(lambda match, section=section: f"{match[1]}{section}{match[2]}", readme)
     return readme
 

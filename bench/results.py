@@ -85,7 +85,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(_one_line_each(_rounded(content)), encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -106,6 +106,13 @@ def stored(folder: Path = FOLDER, *, complete: bool) -> list[Path]:
     if complete:
         found = [path for path in found if not path.stem.endswith(UNCOMMITTED)]
     return found
+
+
+def _one_line_each(content: dict[str, Any]) -> str:
+    """JSON with a line for each benchmark: small, and a diff shows which have changed."""
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in content["benchmarks"]]
+    rest = json.dumps({**content, "benchmarks": "HERE"}, indent=1, ensure_ascii=False)
+    return rest.replace('"HERE"', "[\n" + ",\n".join(lines) + "\n ]") + "\n"
 
 
 def _rounded(value: Any) -> Any:
