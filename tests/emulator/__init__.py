@@ -35,11 +35,17 @@ _SERVICES = ("CHECKS_VALUES", "adopt", "empty", "overlap", "release", "unit_tang
 
 
 @contextmanager
-def emulated(backend: str, **options: Any) -> Iterator[EmulatedRuntime]:
+def emulated(backend: str, **options: Any) -> Iterator[Any]:
     """The public functions take NumPy arrays and run the kernels of a GPU backend on the CPU, in this thread."""
-    if backend != "cupy":
+    runtime: Any
+    if backend == "cupy":
+        runtime = EmulatedRuntime(**options)
+    elif backend == "numba_cuda":
+        from tests.emulator.numba_runner import Runtime  # Numba is not everywhere
+
+        runtime = Runtime(**options)
+    else:
         raise ValueError(f"no emulation of backend {backend!r}")
-    runtime = EmulatedRuntime(**options)
     primitives = Primitives(runtime)
     module = SimpleNamespace(
         **{name: getattr(host, name) for name in _SERVICES}, **{name: getattr(primitives, name) for name in _PRIMITIVES}

@@ -1,0 +1,108 @@
+"""The kernels by name: which Python function, specialised to which types on which team, and its machine code."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, get_origin
+
+from numba import types
+from numba.cuda import compiler
+
+from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.numba_cuda.arguments import (
+    CheckArgs,
+    CopyArgs,
+    LossArgs,
+    ProductArgs,
+    SoftmaxArgs,
+    TotalArgs,
+    fields,
+)
+from softgrad.backends.numba_cuda.checks import check_rows, check_targets
+from softgrad.backends.numba_cuda.copies import copy
+from softgrad.backends.numba_cuda.cross_entropy import cross_entropy
+from softgrad.backends.numba_cuda.cross_entropy_options import cross_entropy_options
+from softgrad.backends.numba_cuda.derivatives import derivatives
+from softgrad.backends.numba_cuda.products import products
+from softgrad.backends.numba_cuda.rows import SIZES, Place, chunk_width
+from softgrad.backends.numba_cuda.softmax import softmax
+from softgrad.backends.numba_cuda.totals import divisor, total
+
+# Function of the CUDA C++ template -> its twin, and what it takes.
+FUNCTIONS: dict[str, tuple[Any, type]] = {
+    "softmax": (softmax, SoftmaxArgs),
+    "products": (products, ProductArgs),
+    "cross_entropy": (cross_entropy, LossArgs),
+    "cross_entropy_options": (cross_entropy_options, LossArgs),
+    "derivatives": (derivatives, LossArgs),
+    "total": (total, TotalArgs),
+    "divisor": (divisor, TotalArgs),
+    "check_targets": (check_targets, CheckArgs),
+    "check_rows": (check_rows, CheckArgs),
+    "copy": (copy, CopyArgs),
+}
+
+
+# Those that can hold their row between walks.
+HOLDING = ("softmax", "products", "cross_entropy")
+# Registers for a lane's share of a row: what is left of 128 for the arithmetic spills nothing.
+FEW_REGISTERS = 16
+
+
+def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:
+    """Where a kernel holds its row between walks, and the shared memory of a block, of which a device has so much.
+
+    It makes no difference to the sums.  Short rows are held in registers, longer ones, up to 49,152 numbers of float in
+    the 227 KB of an H100, in shared memory, the longest nowhere.  Products need their registers for the tangents.
+    """
+    regime = kernel.regime
+    slots = regime.shared_bytes
+    if kernel.function not in HOLDING:
+        return "nowhere", slots
+    T, real = (kernel.arguments[-3], kernel.arguments[-1]) if kernel.function == "products" else kernel.arguments[-2:]
+    width, size = chunk_width(T, regime), SIZES[real]
+    if kernel.function != "products" and 0 < regime.chunks * width * size <= 4 * FEW_REGISTERS:
+        return "registers", slots
+    held = -(-classes // (width * regime.size)) * width * size * regime.threads
+    return ("shared", slots + held) if slots + held <= shared_limit else ("nowhere", slots)
+
+
+@cache
+def function(kernel: Kernel, place: Place) -> tuple[Any, type]:
+    """The Python function of a kernel that holds its row there, and the named tuple it takes."""
+    build, takes = FUNCTIONS[kernel.function]
+    held = (place,) if kernel.function in HOLDING else ()
+    return build(*kernel.arguments, kernel.regime, *held), takes
+
+
+@cache
+def argument_type(kind: Any) -> Any:
+    """Numba's type of a (named) tuple of integers, floats, and such tuples."""
+    if kind in (int, float):
+        return types.int64 if kind is int else types.float64
+    parts = tuple(map(argument_type, fields(kind)))
+    alike = all(part == parts[0] for part in parts)
+    numba: Any = types  # which has no annotations
+    if get_origin(kind) is tuple:
+        return numba.UniTuple(parts[0], len(parts)) if alike else numba.Tuple(parts)
+    return numba.NamedUniTuple(parts[0], len(parts), kind) if alike else numba.NamedTuple(parts, kind)
+
+
+def ptx(kernel: Kernel, place: Place, capability: tuple[int, int]) -> str:
+    """The kernel in PTX for a compute capability."""
+    body, takes = function(kernel, place)
+    regime = kernel.regime
+    numba: Any = compiler
+    library, _ = numba._compile_pyfunc_with_fixup(
+        body,
+        types.void(argument_type(takes)),
+        device=False,
+        abi="numba",
+        cc=capability,
+        # Up to 128 registers a thread: what Numba makes of the kernels needs more of them than what NVRTC does.
+        launch_bounds=(regime.threads, max(1, regime.resident // 2)),
+    )
+    # Multiplications and additions are fused where the source says so, the same in every variant of a kernel.
+    library._nvvm_options["fma"] = False
+    (text,) = library.get_asm_strs(cc=capability)
+    return str(text)

@@ -1,0 +1,122 @@
+"""Sums whose error does not grow with the number of terms, and quotients of them."""
+
+# mypy: ignore-errors
+# Numba types these functions, from their arguments.
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from softgrad.backends.numba_cuda.exponential import exponentials
+from softgrad.backends.numba_cuda.machine import device, fused, select
+
+
+class Sum(NamedTuple):
+    """The number high + low, |low| no more than the rounding error of high."""
+
+    high: Any
+    low: Any
+
+
+class Factor(NamedTuple):
+    """What an exponential is multiplied by, one after the other."""
+
+    first: Any
+    second: Any
+
+
+@device
+def add(s, x):
+    """s + x by Knuth's two-sum: the rounding error of each addition is exact, and kept."""
+    high = s.high + x
+    of_x = high - s.high
+    return Sum(high, s.low + ((s.high - (high - of_x)) + (x - of_x)))
+
+
+@device
+def plus(a, b):
+    """The sum of two sums.  Symmetric in the two: lanes that add each other's get the same bits."""
+    high = a.high + b.high
+    of_b = high - a.high
+    return Sum(high, ((a.high - (high - of_b)) + (b.high - of_b)) + (a.low + b.low))
+
+
+@device
+def times(factor, e):
+    """The product with an exponential."""
+    return e * factor.first * factor.second
+
+
+@cache
+def tree_sum(n: int, apart: int = 1) -> Any:
+    """The device function that adds x[i], x[i + apart], …, n numbers, as a tree."""
+
+    @device
+    def leaf(x, i, step):
+        return x[i]
+
+    def tree(below, halves):
+        @device
+        def node(x, i, step):
+            return below(x, i, 2 * step) + below(x, i + step, 2 * step)
+
+        return node if halves == 1 else tree(node, halves - 1)
+
+    node = leaf if n == 1 else tree(leaf, n.bit_length() - 1)
+
+    @device
+    def tree_sum_of(x, i):
+        return node(x, i, apart)
+
+    return tree_sum_of
+
+
+@cache
+def sums(real: str) -> SimpleNamespace:
+    """The device functions of a computing type: `value`, `normal`, `factor`, `factor_of`, `product`."""
+    E = exponentials(real)
+    is_finite = E.is_finite
+    Real = E.F.Real
+    ZERO, ONE, NEAR_DROP = Real(0), Real(1), Real(E.F.NEAR_DROP)
+
+    @device
+    def value(s):
+        # An infinite sum has no rounding error, though the steps above leave a NaN for it.
+        return select(is_finite(s.high), s.high + s.low, s.high)
+
+    @device
+    def normal(s):
+        high = value(s)
+        return Sum(high, select(is_finite(high), (s.high - high) + s.low, ZERO))
+
+    @device
+    def factor_of(a, s):
+        """a · 2^LIFT / s for a sum s of exponentials, to half an ulp, a and s as high + low.
+
+        Applied so that neither the factor nor the product with it leaves the range, or loses digits, unless the
+        final product does.
+        """
+        t = normal(s)
+        b = t.high * NEAR_DROP
+        unit = ONE / b
+        ratio = a.high / b
+        # One Newton step with the exact residual; where that underflows there is nothing to correct.
+        rest = (fused(-ratio, b, a.high) + a.low) - ratio * (t.low * NEAR_DROP)
+        ratio = select(is_finite(ratio), fused(rest, unit, ratio), ratio)
+        large = (ratio >= ONE) | (ratio <= -ONE)
+        return Factor(select(large, ratio * NEAR_DROP, ratio), select(large, ONE, NEAR_DROP))
+
+    @device
+    def factor(a, s):
+        """The same for a number a."""
+        return factor_of(Sum(a, ZERO), s)
+
+    @device
+    def product(a, b):
+        """a · b exactly, as high + low."""
+        high = a * b
+        return Sum(high, select(is_finite(high), fused(a, b, -high), ZERO))
+
+    return SimpleNamespace(value=value, normal=normal, factor_of=factor_of, factor=factor, product=product)
