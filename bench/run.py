@@ -171,7 +171,7 @@ class Run:
             self.cuda.release()
         on_cpu = self.settings.device == "cpu"
         sets = inputs.sets_to_rotate(case) if on_cpu else 2
-        caches = inputs.cache_state(case, sets) if on_cpu else "cold: L2 flushed before each sample"
+        caches = inputs.cache_state(case, sets) if on_cpu else "cold"
         limit = HostCopy(self.settings.threads) if on_cpu else DeviceCopy(self.cuda)
         return run_field(
             case, [limit, *self.entrants(case)], self.stopwatch("device"),

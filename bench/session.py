@@ -42,7 +42,7 @@ def execute(run: Run, final: Path, console: Any, resumed: Path | None = None) ->
     if not sections:
         raise RuntimeError("no case passes these filters")
     suites = [str(Path(__file__).parent / "suites" / f"test_{section}.py") for section in sections]
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = pytest.main([*OPTIONS, *suites], plugins=[plugin])
     finally:
@@ -57,3 +57,8 @@ def execute(run: Run, final: Path, console: Any, resumed: Path | None = None) ->
     if resumed not in (None, final, plugin.path):
         resumed.unlink(missing_ok=True)
     return Finished(final, interrupted, plugin.failures)
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does, also where SIGINT is ignored (a background job)."""
+    raise KeyboardInterrupt

@@ -88,7 +88,7 @@ def speed_tables(content: dict[str, Any], operations: Sequence[str] = (), dtypes
     for (operation, dtype), cases in sorted(kinds.items(), key=lambda item: _place(*item[0])):
         names = contender_names(content, (entry for case in cases for entry in grouped[case].values()))
         rows = [
-            [f"{case.rows:,} × {case.classes:,}", f"{case.bytes / 1e6:,.1f}", _copy_cell(grouped[case])]
+            [_shape_cell(case, grouped[case]), f"{case.bytes / 1e6:,.1f}", _copy_cell(grouped[case])]
             + [_speed_cell(grouped[case], name) for name in names]
             + [_spread_cell(grouped[case])]
             for case in cases
@@ -209,6 +209,11 @@ def case_line(group: str, case: Case, outcomes: dict[str, Any], limit: str) -> s
 def _place(operation: str, dtype: str) -> tuple[int, int]:
     order = [*MAIN, *(name for name in OPERATIONS if name not in MAIN)]
     return (list(DTYPES).index(dtype), order.index(operation))
+
+
+def _shape_cell(case: Case, found: dict[str, Entry]) -> str:
+    caches = {entry["caches"] for entry in found.values()} - {"cold"}
+    return " ".join([f"{case.rows:,} × {case.classes:,}", *(f"({state} caches)" for state in sorted(caches))])
 
 
 def _copy_cell(case: dict[str, Entry]) -> str:

@@ -12,7 +12,8 @@ def entry(kind: str, case: Case, contender: str, median: float, **extra) -> dict
     ours = contender == "numba"
     info = {
         "kind": kind, "operation": case.operation, "dtype": case.dtype, "rows": case.rows, "classes": case.classes,
-        "contender": contender, "ours": ours, "bytes": case.bytes, "gb_per_s": case.bytes / median / 1e9, **extra,
+        "contender": contender, "ours": ours, "bytes": case.bytes, "caches": "cold",
+        "gb_per_s": case.bytes / median / 1e9, **extra,
     }  # fmt: skip
     stats = {"median": median, "iqr": 0.1 * median}
     return {"group": f"{kind} {case.name}", "fullname": f"{case.name}-{contender}", "extra_info": info, "stats": stats}
