@@ -76,8 +76,13 @@ class Answer:
 
     def agrees(self) -> bool:
         """Whether every entry is the truth to within the error of the textbook formula."""
+        return self.same_shape and not self.wrong.any()
+
+    @cached_property
+    def wrong(self) -> Floats:
+        """Which entries are farther from the truth than the textbook formula errs."""
         tolerance = self.precision.eps * (self.scales.rough + np.abs(_finite(self.q.truth))) + self.floor
-        return self.same_shape and bool(np.all(self.error <= tolerance))
+        return self.error > tolerance
 
     def lost(self) -> Floats:
         """Which entries have lost more than three quarters of their digits, against a careful computation."""

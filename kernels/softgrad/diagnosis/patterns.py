@@ -17,8 +17,9 @@ def worst_entries(answer: Answer, count: int = 3) -> tuple[Entry, ...]:
     if not answer.same_shape or answer.numbers.size == 0:
         return ()
     error = answer.error.ravel()
-    if answer.agrees() and answer.lost().any():
-        error = np.where(answer.lost().ravel(), error, 0.0)
+    shown = answer.wrong if answer.wrong.any() else answer.lost()
+    if shown.any():  # else it is right, and the worst entry is of interest all the same
+        error = np.where(shown.ravel(), error, 0.0)
     order = np.argsort(-error, kind="stable")[:count]
     if not error[order[0]] > 0.0:
         return ()
@@ -40,7 +41,7 @@ def patterns(answer: Answer) -> Iterator[str]:
     if not np.any(numbers):
         yield "Every entry is 0: was the result ever written to?"
         return
-    wrong = answer.error > 64.0 * answer.precision.eps * (np.abs(truth) + answer.scales.rough / 8.0) + answer.floor
+    wrong = answer.wrong
     share = int(wrong.sum())
     if share < wrong.size:
         yield f"{share} of {wrong.size} entries are wrong; {_where(wrong)}"
