@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import cases, figures, machine, results, tables
+from bench.operations import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -114,7 +115,7 @@ def full_report(runs: Sequence[Named]) -> str:
         parts += [f"## {about['device_name']}", _measured(name, content, base=""), f"Versions: {versions}."]
         parts += [_method(content), _figure_link(name, "speed", base=""), _figure_link(name, "jacobian", base="")]
         parts += [table.markdown() for table in all_tables(content)]
-        parts += [tables.notes(content, tuple(tables.OPERATIONS))]
+        parts += [tables.notes(content, tuple(OPERATIONS))]
     return _paragraphs(parts).lstrip()
 
 
@@ -181,7 +182,7 @@ def _method(content: dict[str, Any]) -> str:
         else "wall clock; inputs rotate through more memory than the last-level cache holds "
         f"({content['softgrad']['last_level_cache'] >> 20} MiB); 10 ms of pause and one untimed call before each sample"
     )
-    models = "; ".join(f"`{name}`: {operation.byte_model}" for name, operation in tables.OPERATIONS.items())
+    models = "; ".join(f"`{name}`: {operation.byte_model}" for name, operation in OPERATIONS.items())
     return f"Method: contenders take turns; {how}. Byte models: {models}."
 
 
