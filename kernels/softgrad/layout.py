@@ -19,7 +19,14 @@ def rows(array: Array, axis: int) -> Array:
     shape = array.shape
     if axis == 1 and len(shape) == 2:
         return array.reshape(shape[0], shape[1], 1)
-    return array.reshape(prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
+    outer, classes, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    if _is_viewable(array, 0, axis):
+        return array.reshape(outer, classes, inner)
+    # The copy's class axis is contiguous if the array's is: a row's bits depend on that, and on no other axis.
+    before, after = range(axis), range(axis + 1, len(shape))
+    if array.strides[axis] == array.itemsize:
+        return array.transpose(*before, *after, axis).reshape(outer, inner, classes).transpose(0, 2, 1)
+    return array.transpose(axis, *before, *after).reshape(classes, outer, inner).transpose(1, 0, 2)
 
 
 def tangent_rows(array: Array, axis: int, lead: int) -> Array:

@@ -117,8 +117,8 @@ def exp_from_largest(block: Block, z: Array, m: Array, *, exact: bool, rest: Arr
 
 
 def scale_of(e: Array) -> float:
-    """The power of two that `exp_from_largest` chose for this block: a bound of all e."""
-    return SCALE if e.max(initial=0.0) > 2.0 else 1.0
+    """The power of two that `exp_from_largest` chose for this block: a bound of all e (but a NaN row's)."""
+    return SCALE if np.fmax.reduce(e, axis=None, initial=0.0) > 2.0 else 1.0
 
 
 @dataclass(slots=True)
