@@ -26,6 +26,14 @@ BACKENDS = {
     "numba": Entry("softgrad.backends.numba_cpu", "cpu", "NumPy arrays", needs=("numba",), extra="cpu"),
     "numpy": Entry("softgrad.backends.numpy_cpu", "cpu", "NumPy arrays"),
     "cupy": Entry("softgrad.backends.cupy_cuda", "cuda", "CUDA arrays", home="cupy", needs=("cupy",), extra="cuda13"),
+    "numba_cuda": Entry(
+        "softgrad.backends.numba_cuda.backend",
+        "cuda",
+        "CUDA arrays",
+        home="numba",
+        needs=("numba_cuda",),
+        extra="numba-cuda",
+    ),
 }
 
 

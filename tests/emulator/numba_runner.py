@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 import numba.cuda
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import kernels, machine
 from softgrad.backends.numba_cuda.arguments import unpacked
+from softgrad.backends.numba_cuda.rows import Place
 from tests.emulator import numba_machine
 from tests.emulator.numba_machine import EmulatorError, Region
 
@@ -50,26 +53,54 @@ def _stand_in(value: Any) -> Any:
     return emulated_function(value) if hasattr(value, "py_func") else value
 
 
-class Runtime:
-    """Memory and launches of NumPy arrays; `launched` are the kernels that ran, in order."""
+def run(
+    kernel: Kernel,
+    place: Place,
+    grid: int,
+    shared_bytes: int,
+    arguments: bytes,
+    regions: Iterable[Region],
+    *,
+    races: bool = True,
+    descending: bool = False,
+) -> None:
+    """Run a kernel that holds its row there over a grid of blocks; `regions` is all the memory that there is."""
+    python, takes = kernels.function(kernel, place)
+    given, body = unpacked(takes, arguments), emulated_function(python)
+    threads = kernel.regime.threads
+    per_batch = 1 if kernel.function in ONE_BY_ONE else max(1, BATCH // threads)
+    blocks = np.arange(grid)[:: -1 if descending else 1]
+    # The call's own arrays first, and each once.
+    numbers = set(np.frombuffer(arguments, np.int64).tolist())
+    once = {(region.low, region.high): region for region in regions}
+    found = sorted(once.values(), key=lambda region: region.pointer not in numbers)
+    for region in found:
+        region.shadow = None
+    with np.errstate(all="ignore"):
+        for first in range(0, grid, per_batch):
+            part = blocks[first : first + per_batch]
+            numba_machine.start(part, grid, threads, shared_bytes, found, races)
+            body(given)
 
-    SCRATCH_BYTES = 2**16
+
+class Runtime:
+    """Memory and launches of NumPy arrays; which kernels ran, and where each held its row."""
 
     def __init__(self, *, races: bool = True, descending: bool = False, shared_limit: int = 232448) -> None:
         self.races, self.descending, self.shared_limit = races, descending, shared_limit
-        self.launched: list[Kernel] = []
-        self.places: list[str] = []
+        self.ran: Counter[str] = Counter()
+        self.launched: list[tuple[Kernel, Place]] = []
         self._regions: deque[Region] = deque(maxlen=64)
-        self._scratch = Region(np.zeros(self.SCRATCH_BYTES, np.uint8))
+        self._scratch = Region(np.zeros(SCRATCH_BYTES, np.uint8))
 
     def pointer(self, array: np.ndarray) -> int:
         """Address of the first element."""
         region = Region(array)
-        self._regions.appendleft(region)
+        self._regions.append(region)
         return region.pointer
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
-        """A new array, of NaN: what is not written shows."""
+        """A new array, all ones: what is not written shows."""
         array = np.empty(shape, dtype)
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         return array
@@ -89,27 +120,11 @@ class Runtime:
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: Any) -> None:
         """Run a kernel over a grid of blocks."""
-        classes = int.from_bytes(arguments[16:24], "little", signed=True)
-        place, shared_bytes = kernels.place(kernel, classes, self.shared_limit)
-        python, takes = kernels.function(kernel, place)
-        given = unpacked(takes, arguments)
-        body = emulated_function(python)
-        regime = kernel.regime
-        numbers = set(np.frombuffer(arguments, np.int64).tolist())
-        # The call's own arrays first, and each once.
-        regions = {(r.low, r.high): r for r in reversed(self._regions)}
-        regions = sorted(regions.values(), key=lambda r: r.pointer not in numbers)
-        for region in (*regions, self._scratch):
-            region.shadow = None
-        per_batch = 1 if kernel.function in ONE_BY_ONE else max(1, BATCH // regime.threads)
-        blocks = np.arange(grid)[:: -1 if self.descending else 1]
-        self.launched.append(kernel)
-        self.places.append(place)
-        with np.errstate(all="ignore"):
-            for first in range(0, grid, per_batch):
-                part = blocks[first : first + per_batch]
-                numba_machine.start(part, grid, regime.threads, shared_bytes, [*regions, self._scratch], self.races)
-                body(given)
+        place, shared_bytes = kernels.place(kernel, kernels.classes(kernel, arguments), self.shared_limit)
+        self.ran[kernel.name] += 1
+        self.launched.append((kernel, place))
+        regions = (*self._regions, self._scratch)
+        run(kernel, place, grid, shared_bytes, arguments, regions, races=self.races, descending=self.descending)
 
 
-__all__ = ["EmulatorError", "Runtime", "emulated_function"]
+__all__ = ["EmulatorError", "Runtime", "emulated_function", "run"]

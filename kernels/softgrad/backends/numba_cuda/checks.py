@@ -51,7 +51,7 @@ def check_rows(T: str, real: str, regime: Regime) -> Any:
         r = row()
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
-        p = span(a.values, at, a.shape)
+        p = span(a.values, at, a.shape, present)
         x = cuda.local.array(WIDTH, np.float64)
         total, negative = Sum(ZERO, ZERO), np.int64(0)
         pad = -INFINITY if a.logarithms != 0 else ZERO

@@ -48,12 +48,12 @@ def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
         classes = a.shape.classes
-        z = span(a.z, at, a.shape)
+        z = span(a.z, at, a.shape, present)
         first = lane() * WIDTH
 
-        charge = charge_of(a, at, True)
+        charge = charge_of(a, at, present)
         t, dead = charge.t, charge.dead
-        z_t = get(z, t, classes > 0)
+        z_t = get(z, t, present & (classes > 0))
         x = cuda.local.array(HELD, Real)
         if IN_SHARED:
             x = cuda.shared.array(0, Real)
@@ -87,7 +87,7 @@ def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:
             loss = select(dead, NO_LOSS, select(broken, NAN_LOSS, loss))
             put_loss(a.loss, at, a.summed, loss, present & (lane() == 0))
         if a.grad.data != 0:
-            grad = span(a.grad, at, a.shape)
+            grad = span(a.grad, at, a.shape, present)
             mass = product(charge.scale.high, charge.weight)
             mass = Sum(mass.high, mass.low + charge.scale.low * charge.weight)
             over_s = factor_of(mass, s)

@@ -49,8 +49,8 @@ def cross_entropy_options(T: str, TT: str, real: str, regime: Regime) -> Any:
         d = cuda.local.array(WIDTH, Real)
         z = cuda.local.array(WIDTH, Real)
 
-        loss = begin(a, at)
-        of = agree(loss)
+        loss = begin(a, at, present)
+        of = agree(loss, classes)
         charge, h, t, cap = loss.charge, loss.masses.h, loss.masses.t, loss.cap
         dead = charge.dead
         broken = charge.bad | ((dead == False) & (of.finite == False))  # noqa: E712
@@ -74,7 +74,7 @@ def cross_entropy_options(T: str, TT: str, real: str, regime: Regime) -> Any:
             half = select(dead, NO_LOSS, select(broken, NAN_LOSS, half))
             put_loss(a.loss, at, a.summed, half, present & (lane() == 0))
         if a.grad.data != 0:
-            grad = span(a.grad, at, a.shape)
+            grad = span(a.grad, at, a.shape, present)
             shift = shift_to(select(of.finite, of.m, ZERO))
             but_h = of.spread + TWO * charge.zeta * of.lse
             scale = value(charge.scale)

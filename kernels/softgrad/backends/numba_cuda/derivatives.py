@@ -72,8 +72,8 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
         u = cuda.local.array(WIDTH, np.float64)
         z = cuda.local.array(WIDTH, np.float64)
 
-        loss = begin(a, at)
-        of = agree(loss)
+        loss = begin(a, at, present)
+        of = agree(loss, classes)
         charge, h, t, cap = loss.charge, loss.masses.h, loss.masses.t, loss.cap
         dead = charge.dead
         broken = charge.bad | ((dead == False) & (of.finite == False))  # noqa: E712
@@ -86,10 +86,10 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
 
         for tangent in range(a.tangents):
             v_data = a.v.data + tangent * a.v_step * SIZE_V
-            v = tangent_span(Strided(v_data, a.v.outer, a.v.classes, a.v.inner), at, a.shape)
-            v_ref = get_tangent(v, reference, classes > 0)
+            v = tangent_span(Strided(v_data, a.v.outer, a.v.classes, a.v.inner), at, a.shape, present)
+            v_ref = get_tangent(v, reference, present & (classes > 0))
             if cap != ZERO:
-                v_ref = v_ref * slope_of(cap, get(loss.z, reference, classes > 0))
+                v_ref = v_ref * slope_of(cap, get(loss.z, reference, present & (classes > 0)))
 
             largest = ZERO
             for c in range(chunks(classes)):
@@ -128,7 +128,7 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                 put_slope(to, at, a.summed, slope, present & (lane() == 0))
             else:
                 out_data = a.out.data + tangent * a.out_step * SIZE_OUT
-                out = span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, a.shape)
+                out = span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, a.shape, present)
                 by, all_ = factor(scale * unit, of.s), factor(scale * (h + but_h), of.s)
                 all_but_h, only_h = factor(scale * but_h, of.s), factor(scale * h, of.s)
                 at_t = times(all_but_h, of.e_t) - times(only_h, value(of.rest_t))

@@ -49,6 +49,11 @@ HOLDING = ("softmax", "products", "cross_entropy")
 FEW_REGISTERS = 16
 
 
+def classes(kernel: Kernel, arguments: bytes) -> int:
+    """Classes of the rows that a kernel is to hold; 0 if it holds none."""
+    return int.from_bytes(arguments[16:24], "little") if kernel.function in HOLDING else 0
+
+
 def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:
     """Where a kernel holds its row between walks, and the shared memory of a block, of which a device has so much.
 
@@ -88,8 +93,14 @@ def argument_type(kind: Any) -> Any:
     return numba.NamedUniTuple(parts[0], len(parts), kind) if alike else numba.NamedTuple(parts, kind)
 
 
+# What PTX is made for: it serves every later device as well, assembled for that.  For capabilities from 10.0 on, NVVM
+# has another code generator, which does not keep Numba's local arrays in registers.
+NEWEST_TARGET = (8, 0)
+
+
 def ptx(kernel: Kernel, place: Place, capability: tuple[int, int]) -> str:
-    """The kernel in PTX for a compute capability."""
+    """The kernel in PTX that a device of a compute capability can run."""
+    capability = min(capability, NEWEST_TARGET)
     body, takes = function(kernel, place)
     regime = kernel.regime
     numba: Any = compiler

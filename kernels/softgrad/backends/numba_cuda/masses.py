@@ -117,19 +117,19 @@ def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
     ZERO, ONE, INFINITY = Real(0), Real(1), Real(np.inf)
 
     @device
-    def begin(a, at):
-        charge = charge_of(a, at, True)
+    def begin(a, at, present):
+        charge = charge_of(a, at, present)
         keep = ONE - Real(a.smoothing)
         smooth = ZERO
         if a.shape.classes > 0:
             smooth = Real(a.smoothing) / Real(a.shape.classes)
         if a.dense != 0:
-            targets = target_span(a.targets, at, a.shape)
+            targets = target_span(a.targets, at, a.shape, present)
             masses = Masses(a.dense, keep, smooth, a.weight, charge.t - 1, targets, ZERO * charge.weight)
         else:
-            targets = target_span(a.z, at, a.shape)
+            targets = target_span(a.z, at, a.shape, present)
             masses = Masses(a.dense, keep, smooth, a.weight, charge.t, targets, charge.weight * keep)
-        return LossRow(span(a.z, at, a.shape), Real(a.softcap), charge, masses)
+        return LossRow(span(a.z, at, a.shape, present), Real(a.softcap), charge, masses)
 
     @device
     def load_masses(masses, j, d):
@@ -153,10 +153,10 @@ def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
             x[n] = capped(loss.cap, x[n])
 
     @device
-    def agree(loss):
+    def agree(loss, classes):
         x = cuda.local.array(WIDTH, Real)
         d = cuda.local.array(WIDTH, Real)
-        classes, t, first = loss.z.classes, loss.masses.t, lane() * WIDTH
+        t, first = loss.masses.t, lane() * WIDTH
         m = -INFINITY
         for c in range(chunks(classes)):
             read(loss, first + c * STEP, x)
@@ -166,7 +166,7 @@ def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
         finite = is_finite(m)
         shift = shift_to(select(finite, m, ZERO))
         e_k = exp(shift, select(finite, m, ZERO))
-        has_t = (t >= 0) & (classes > 0)
+        has_t = (t >= 0) & (t < loss.z.classes)
         z_t = select(has_t, capped(loss.cap, get(loss.z, t, has_t)), -INFINITY)
         e_t = select(has_t, exp(shift, z_t), ZERO)
 

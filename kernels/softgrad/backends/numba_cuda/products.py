@@ -77,7 +77,7 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
         classes = a.shape.classes
-        point = point_span(a.point, at, a.shape)
+        point = point_span(a.point, at, a.shape, present)
         first = lane() * WIDTH
 
         x = cuda.local.array(HELD, Real)
@@ -117,11 +117,11 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
         for tangent in range(a.tangents):
             v_data = a.v.data + tangent * a.v_step * SIZE_V
             out_data = a.out.data + tangent * a.out_step * SIZE_OUT
-            v = tangent_span(Strided(v_data, a.v.outer, a.v.classes, a.v.inner), at, a.shape)
-            out = point_span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, a.shape)
+            v = tangent_span(Strided(v_data, a.v.outer, a.v.classes, a.v.inner), at, a.shape, present)
+            out = point_span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, a.shape, present)
             v_k = ZERO
             if not LOG_VJP:
-                v_k = get_tangent(v, k, True)
+                v_k = get_tangent(v, k, present)
 
             largest = ZERO
             for c in range(chunks(classes)):

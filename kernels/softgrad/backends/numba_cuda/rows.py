@@ -266,7 +266,7 @@ def spans(T: str, real: str, width: int, apart: int = 1) -> SimpleNamespace:
     PER_16, PIECES = 16 // SIZE, width * SIZE // 16
 
     @device
-    def span(array, at, shape):
+    def span(array, at, shape, present):
         access = 0
         if IN_WORDS and array.classes == 1:
             apart = array.data
@@ -275,7 +275,8 @@ def spans(T: str, real: str, width: int, apart: int = 1) -> SimpleNamespace:
             if shape.inner > 1:
                 apart |= array.inner * SIZE
             access = 16 if apart % 16 == 0 else 8 if apart % 8 == 0 else 4 if apart % 4 == 0 else 2
-        return Span(address(array, at, SIZE), array.classes * SIZE, shape.classes, access)
+        # A team without a row has no classes either: what it would read is another's.
+        return Span(address(array, at, SIZE), array.classes * SIZE, select(present, shape.classes, 0), access)
 
     @device
     def get(span, j, when):

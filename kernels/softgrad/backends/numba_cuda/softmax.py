@@ -47,7 +47,7 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
         classes = a.shape.classes
-        z = span(a.z, at, a.shape)
+        z = span(a.z, at, a.shape, present)
         first = lane() * WIDTH
 
         x = cuda.local.array(HELD, Real)
@@ -75,7 +75,7 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
             s = all_sum(s)
             over_s = factor(select(ordinary, ONE, NAN), s)
             inverse = over_s.first * over_s.second  # 1 / s is far inside the range: one factor will do
-            out = span(a.out, at, a.shape)
+            out = span(a.out, at, a.shape, present)
             for c in range(chunks(classes)):
                 i = held(c)
                 if not KEEPS:
@@ -102,7 +102,7 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
             rest = add(agreed.sum, Real(agreed.count - 1) * e_k)
             l = select(ordinary, log1p(value(rest) / e_k), NAN)
             if LOG_PROBABILITIES:
-                out = span(a.out, at, a.shape)
+                out = span(a.out, at, a.shape, present)
                 for c in range(chunks(classes)):
                     i = held(c)
                     if not KEEPS:

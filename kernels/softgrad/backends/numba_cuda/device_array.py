@@ -1,0 +1,200 @@
+"""An array in device memory, whoever allocated it: what the code above the backends uses of an array, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from softgrad.backends.numba_cuda.runtime import Runtime
+
+
+class Flags(NamedTuple):
+    """As NumPy's."""
+
+    c_contiguous: bool
+    writeable: bool
+
+
+class DeviceArray:
+    """A view of the memory of `owner`, an array of some library, on a device and in the order of a stream.
+
+    Strides are in bytes.  What needs the device (copies, values) is done by the runtime.
+    """
+
+    __slots__ = ("device", "dtype", "owner", "pointer", "runtime", "shape", "stream", "strides", "writeable")
+
+    def __init__(
+        self,
+        pointer: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        owner: Any,
+        device: int,
+        stream: int,
+        runtime: Runtime,
+        writeable: bool = True,
+    ) -> None:
+        self.pointer, self.shape, self.strides, self.dtype = pointer, shape, strides, dtype
+        self.owner, self.device, self.stream, self.runtime, self.writeable = owner, device, stream, runtime, writeable
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def flags(self) -> Flags:
+        """Whether it is contiguous, and may be written to."""
+        return Flags(self.is_contiguous(), self.writeable)
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie one after the other in C order."""
+        return self.size == 0 or all(
+            n == 1 or stride == expected
+            for n, stride, expected in zip(
+                self.shape, self.strides, contiguous_strides(self.shape, self.itemsize), strict=True
+            )
+        )
+
+    def view_of(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any = None) -> DeviceArray:
+        """Another view of the same memory."""
+        return DeviceArray(
+            pointer,
+            shape,
+            strides,
+            self.dtype if dtype is None else np.dtype(dtype),
+            owner=self.owner,
+            device=self.device,
+            stream=self.stream,
+            runtime=self.runtime,
+            writeable=self.writeable,
+        )
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        """A view where the strides allow one, else a copy."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if wanted == self.shape:
+            return self
+        strides = _reshaped_strides(self.shape, self.strides, wanted, self.itemsize)
+        if strides is not None:
+            return self.view_of(self.pointer, wanted, strides)
+        return self.runtime.convert(self, self.dtype).reshape(wanted)
+
+    def transpose(self, *axes: Any) -> DeviceArray:
+        """The axes in another order."""
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes or range(self.ndim)[::-1]
+        return self.view_of(self.pointer, tuple(self.shape[a] for a in order), tuple(self.strides[a] for a in order))
+
+    def view(self, dtype: Any) -> DeviceArray:
+        """The memory of a contiguous array of one axis as elements of another dtype."""
+        dtype = np.dtype(dtype)
+        count = self.shape[0] * self.itemsize // dtype.itemsize
+        return self.view_of(self.pointer, (count,), (dtype.itemsize,), dtype)
+
+    def astype(self, dtype: Any) -> DeviceArray:
+        """A copy in another dtype."""
+        return self.runtime.convert(self, np.dtype(dtype))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: Any) -> Any:
+        keys = at if isinstance(at, tuple) else (at,)
+        pointer, shape, strides = self.pointer, [], []
+        for axis, (n, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
+            key = keys[axis] if axis < len(keys) else slice(None)
+            if isinstance(key, slice):
+                start, stop, step = key.indices(n)
+                pointer += start * stride
+                shape.append(len(range(start, stop, step)))
+                strides.append(step * stride)
+            else:
+                index = range(n)[key]
+                pointer += index * stride
+        return self.view_of(pointer, tuple(shape), tuple(strides))
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        target = self if at is Ellipsis else self[at]
+        if isinstance(value, DeviceArray):
+            self.runtime.copy(value, target)
+        else:
+            self.runtime.write(target, np.asarray(value, self.dtype))
+
+    def tolist(self) -> Any:
+        """The values, as nested lists of Python numbers."""
+        return self.runtime.read(self).tolist()
+
+    def __int__(self) -> int:
+        return int(self.runtime.read(self))
+
+    def __float__(self) -> float:
+        return float(self.runtime.read(self))
+
+
+def contiguous_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Of an array in C order."""
+    strides, stride = [], itemsize
+    for n in reversed(shape):
+        strides.append(stride)
+        stride *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def merged(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+    """Neighbouring axes joined wherever every one of the arrays can be walked as if they were one."""
+    lengths: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for axis, n in enumerate(shape):
+        if n == 1:
+            continue
+        here = [of[axis] for of in strides]
+        if lengths and all(last[-1] == n * step for last, step in zip(steps, here, strict=True)):
+            lengths[-1] *= n
+            for last, step in zip(steps, here, strict=True):
+                last[-1] = step
+        else:
+            lengths.append(n)
+            for last, step in zip(steps, here, strict=True):
+                last.append(step)
+    return lengths, steps
+
+
+def _reshaped_strides(
+    shape: Sequence[int], strides: Sequence[int], wanted: Sequence[int], itemsize: int
+) -> tuple[int, ...] | None:
+    """Strides of the same memory in another shape; None where there are none."""
+    if prod(wanted) == 0:
+        return contiguous_strides(wanted, itemsize)
+    lengths, (steps,) = merged(shape, strides)
+    result: list[int] = []
+    at = len(lengths) - 1
+    left, step = (lengths[at], steps[at]) if lengths else (1, itemsize)
+    for n in reversed(wanted):
+        if n == 1:
+            result.append(step)
+            continue
+        if left == 1:
+            at -= 1
+            left, step = lengths[at], steps[at]
+        if left % n:
+            return None
+        result.append(step)
+        left //= n
+        step *= n
+    return tuple(reversed(result))

@@ -1,0 +1,155 @@
+"""The libraries whose CUDA arrays are served: how each one's arrays are looked into, made, and given back.
+
+Nothing is imported here: a library whose array has arrived is in `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from softgrad.backends.numba_cuda.device_array import DeviceArray
+
+
+class Memory(NamedTuple):
+    """What there is to know of an array."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # bytes
+    dtype: np.dtype[Any]
+    device: int
+    writeable: bool = True
+
+
+class Library(Protocol):
+    """One array library."""
+
+    def memory(self, array: Any) -> Memory | None:
+        """Of an array; None if it is not one whose memory a caller may see read and written on a device."""
+
+    def stream(self, array: Any) -> int:
+        """Handle of the stream in whose order the caller works."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+        """A new C-contiguous array."""
+
+    def part(self, of: DeviceArray) -> Any:
+        """An array of the library over a contiguous part of one of its own."""
+
+
+class Numba:
+    """numba.cuda's device arrays."""
+
+    def memory(self, array: Any) -> Memory | None:
+        """Of a device array."""
+        if not getattr(array, "__cuda_ndarray__", False) or not isinstance(array.dtype, np.dtype):
+            return None
+        pointer = array.device_ctypes_pointer.value or 0
+        context = getattr(array.gpu_data, "context", None)
+        device = 0 if context is None else int(context.device.id)
+        return Memory(pointer, tuple(array.shape), tuple(array.strides), array.dtype, device)
+
+    def stream(self, array: Any) -> int:
+        """The array's own if it is bound to one, else the default stream."""
+        return _handle(array.stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+        """A new device array."""
+        cuda = sys.modules["numba.cuda"]
+        with cuda.gpus[device]:
+            return cuda.device_array(shape, dtype)
+
+    def part(self, of: DeviceArray) -> Any:
+        """A device array over a part of one."""
+        owner = of.owner
+        first = of.pointer - owner.device_ctypes_pointer.value if of.size else 0
+        memory = owner.gpu_data.view(first, first + prod(of.shape) * of.itemsize)
+        return type(owner)(of.shape, of.strides, of.dtype, stream=owner.stream, gpu_data=memory)
+
+
+class Cupy:
+    """CuPy's arrays."""
+
+    def memory(self, array: Any) -> Memory | None:
+        """Of an array."""
+        cupy = sys.modules["cupy"]
+        if type(array) is not cupy.ndarray:
+            return None
+        return Memory(array.data.ptr, array.shape, array.strides, array.dtype, array.device.id)
+
+    def stream(self, array: Any) -> int:
+        """CuPy's current one."""
+        return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+        """From CuPy's memory pool."""
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(device):
+            return cupy.empty(shape, dtype)
+
+    def part(self, of: DeviceArray) -> Any:
+        """A view."""
+        owner = of.owner
+        memory = owner.data + (of.pointer - owner.data.ptr)
+        return type(owner)(of.shape, of.dtype, memory, of.strides)
+
+
+class Torch:
+    """torch's CUDA tensors."""
+
+    def memory(self, array: Any) -> Memory | None:
+        """Of a tensor that autograd does not watch."""
+        torch = sys.modules["torch"]
+        if type(array) not in (torch.Tensor, torch.nn.Parameter) or not array.is_cuda or array.requires_grad:
+            return None
+        if array.layout != torch.strided or array.is_conj() or array.is_neg():
+            return None
+        dtype = _torch_dtypes(False).get(array.dtype)
+        if dtype is None:
+            return None
+        strides = tuple(stride * dtype.itemsize for stride in array.stride())
+        return Memory(array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index)
+
+    def stream(self, array: Any) -> int:
+        """torch's current one of the tensor's device."""
+        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+        """From torch's allocator."""
+        return sys.modules["torch"].empty(shape, dtype=_torch_dtypes(True)[dtype], device=f"cuda:{device}")
+
+    def part(self, of: DeviceArray) -> Any:
+        """A view."""
+        torch = sys.modules["torch"]
+        first = (of.pointer - of.owner.untyped_storage().data_ptr()) // of.itemsize
+        steps = tuple(stride // of.itemsize for stride in of.strides)
+        bare = torch.empty(0, dtype=_torch_dtypes(True)[of.dtype], device=of.owner.device)
+        return bare.set_(of.owner.untyped_storage(), first, of.shape, steps)
+
+
+LIBRARIES: dict[str, Library] = {"numba": Numba(), "cupy": Cupy(), "torch": Torch()}
+
+
+def _handle(stream: Any) -> int:
+    """Of a Numba stream; 0 stands for the default one."""
+    handle = getattr(stream, "handle", stream)
+    return int(getattr(handle, "value", handle) or 0)
+
+
+@cache
+def _torch_dtypes(from_numpy: bool) -> dict[Any, Any]:
+    torch = sys.modules["torch"]
+    names = ("float64", "float32", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    pairs = [(getattr(torch, name), np.dtype(name)) for name in names if hasattr(torch, name)]
+    try:
+        import ml_dtypes
+
+        pairs.append((torch.bfloat16, np.dtype(ml_dtypes.bfloat16)))
+    except ImportError:  # NumPy alone has no bfloat16
+        pass
+    return {numpy: of_torch for of_torch, numpy in pairs} if from_numpy else dict(pairs)

@@ -1,0 +1,193 @@
+"""What the primitives need of an array library and its device, for arrays of Numba, CuPy and torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from softgrad import host
+from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
+from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
+from softgrad.backends.numba_cuda import binaries, kernels
+from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
+from softgrad.backends.numba_cuda.copies import AXES
+from softgrad.backends.numba_cuda.device_array import DeviceArray, contiguous_strides, merged
+from softgrad.backends.numba_cuda.libraries import LIBRARIES, Library
+from softgrad.registry import unserved
+
+
+class Runtime:
+    """Arrays, kernels and launches; `driver` is the CUDA driver, or what plays it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self._functions: dict[tuple[Any, ...], Any] = {}
+        self._capabilities: dict[int, tuple[int, int]] = {}
+        self._limits: dict[int, int] = {}
+        self._scratch: dict[tuple[int, int], int] = {}
+
+    # --- the caller's arrays ------------------------------------------------------------------------------------------
+
+    def adopt(self, name: str, array: Any, like: DeviceArray | None = None) -> DeviceArray:
+        """`array`, the argument `name`, over the same memory, on the device and stream of `like`."""
+        library = _library_of(array)
+        known: Library | None = LIBRARIES.get(library)
+        memory = None if known is None else known.memory(array)
+        if known is None or memory is None or (like is not None and library != _library_of(like.owner)):
+            raise TypeError(unserved(name, array, None if like is None else like.owner))
+        if like is not None and memory.device != like.device:
+            raise ValueError(
+                f"`{name}` is on device {memory.device}; expected device {like.device}, where the main input is"
+            )
+        stream = known.stream(array) if like is None else like.stream
+        return DeviceArray(
+            memory.pointer,
+            memory.shape,
+            memory.strides,
+            memory.dtype,
+            owner=array,
+            device=memory.device,
+            stream=stream,
+            runtime=self,
+            writeable=memory.writeable,
+        )
+
+    def release(self, array: DeviceArray, like: Any) -> Any:
+        """A result as an array of its library: the one that was made for it, or a part of that."""
+        known = LIBRARIES[_library_of(array.owner)]
+        memory = known.memory(array.owner)
+        whole = memory is not None and memory[:4] == (array.pointer, array.shape, array.strides, array.dtype)
+        return array.owner if whole else known.part(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray) -> DeviceArray:
+        """A new C-contiguous array of the library and on the device of `like`."""
+        known = LIBRARIES[_library_of(like.owner)]
+        dtype = np.dtype(dtype)
+        made = known.empty(shape, dtype, like.device, like.stream)
+        memory = known.memory(made)
+        assert memory is not None
+        strides = contiguous_strides(shape, dtype.itemsize)
+        return DeviceArray(
+            memory.pointer, shape, strides, dtype, owner=made, device=like.device, stream=like.stream, runtime=self
+        )
+
+    def unit_tangents(self, shape: tuple[int, int, int], like: DeviceArray) -> DeviceArray:
+        """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
+        outer, classes, inner = shape
+        units = self.empty((classes, classes), like.dtype, like)
+        self.write(units, np.eye(classes, dtype=like.dtype))
+        row, column = units.strides
+        return units.view_of(units.pointer, (classes, outer, classes, inner), (row, 0, column, 0))
+
+    def overlap(self, a: DeviceArray, b: DeviceArray) -> Literal["none", "same", "partial"]:
+        """How the memory of two arrays overlaps: no element shared, the very same view, or anything else."""
+        if a.is_contiguous() and b.is_contiguous():
+            ends = a.pointer + a.size * a.itemsize, b.pointer + b.size * b.itemsize
+            if ends[0] <= b.pointer or ends[1] <= a.pointer:
+                return "none"
+        if a.device != b.device:
+            return "none"
+        return host.overlap(np.asarray(_Shadow(a)), np.asarray(_Shadow(b)))
+
+    # --- copies and values --------------------------------------------------------------------------------------------
+
+    def convert(self, array: DeviceArray, dtype: Any) -> DeviceArray:
+        """A C-contiguous copy in another dtype."""
+        copy = self.empty(array.shape, dtype, array)
+        self.copy(array, copy)
+        return copy
+
+    def copy(self, source: DeviceArray, target: DeviceArray) -> None:
+        """Element by element, rounded once where the dtypes differ."""
+        if target.size == 0:
+            return
+        # A source of fewer or shorter axes is repeated, as NumPy does.
+        new = target.ndim - source.ndim
+        steps = [0] * new + [s if n > 1 else 0 for n, s in zip(source.shape, source.strides, strict=True)]
+        lengths, (from_steps, to_steps) = merged(target.shape, steps, target.strides)
+        if len(lengths) > AXES:
+            raise ValueError(f"an array of {target.ndim} axes that cannot be walked as {AXES} is not copied")
+        short = AXES - len(lengths)
+        shape, from_, to = [1] * short + lengths, [0] * short + from_steps, [0] * short + to_steps
+        names = [C_TYPES.get(array.dtype.name, array.dtype.name) for array in (source, target)]
+        if source.dtype == target.dtype:
+            names = [str(source.itemsize)] * 2
+        kernel = Kernel("", "copy", tuple(names), TOTALS, "CopyArgs")
+        arguments = layout(CopyArgs).pack(target.size, source.pointer, target.pointer, *shape, *from_, *to)
+        self.launch(kernel, -(-target.size // TOTALS.threads), arguments, target)
+
+    def read(self, array: DeviceArray) -> np.ndarray:
+        """The values, once everything before has run."""
+        if not array.is_contiguous():
+            array = self.convert(array, array.dtype)
+        data = self.driver.read(array.pointer, array.size * array.itemsize, array.stream, array.device)
+        return np.frombuffer(data, array.dtype).reshape(array.shape)
+
+    def write(self, array: DeviceArray, values: np.ndarray) -> None:
+        """Values of the array's dtype, repeated where they are fewer."""
+        values = np.ascontiguousarray(np.broadcast_to(values, array.shape))
+        if array.is_contiguous():
+            self.driver.write(array.pointer, values.tobytes(), array.stream, array.device)
+        else:
+            whole = self.empty(array.shape, array.dtype, array)
+            self.driver.write(whole.pointer, values.tobytes(), array.stream, array.device)
+            self.copy(whole, array)
+
+    # --- kernels ------------------------------------------------------------------------------------------------------
+
+    def pointer(self, array: DeviceArray) -> int:
+        """Address of the first element."""
+        return array.pointer
+
+    def has_clusters(self, like: DeviceArray) -> bool:
+        """Numba has none."""
+        return False
+
+    def scratch(self, like: DeviceArray) -> int:
+        """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
+        # Kept for ever: a captured graph may write to it at any time.
+        key = like.device, like.stream
+        address = self._scratch.get(key)
+        if address is None:
+            address = self._scratch[key] = self.driver.zeros(SCRATCH_BYTES, like.device)
+        return address
+
+    def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: DeviceArray) -> None:
+        """Run a kernel, compiled on its first use on a device."""
+        device = like.device
+        classes = kernels.classes(kernel, arguments)
+        key = kernel, classes, device
+        found = self._functions.get(key)
+        if found is None:
+            found = self._functions[key] = self._loaded(kernel, classes, device)
+        function, shared_bytes = found
+        self.driver.launch(function, grid, shared_bytes, like.stream, arguments, device)
+
+    def _loaded(self, kernel: Kernel, classes: int, device: int) -> tuple[Any, int]:
+        if device not in self._capabilities:
+            self._capabilities[device] = self.driver.capability(device)
+            self._limits[device] = self.driver.shared_limit(device)
+        place, shared_bytes = kernels.place(kernel, classes, self._limits[device])
+        key = kernel, place, device
+        if key not in self._functions:
+            binary = binaries.binary(kernel, place, self._capabilities[device])
+            self._functions[key] = self.driver.load(binary, kernel.regime.threads, device)
+        return self._functions[key], shared_bytes
+
+
+class _Shadow:
+    """What NumPy must know of a device array to reason about its memory; it is never read."""
+
+    def __init__(self, array: DeviceArray) -> None:
+        self.__array_interface__ = {
+            "shape": array.shape,
+            "typestr": f"|V{array.itemsize}",
+            "data": (array.pointer, False),
+            "strides": array.strides,
+            "version": 3,
+        }
+
+
+def _library_of(array: Any) -> str:
+    return type(array).__module__.partition(".")[0]
