@@ -19,14 +19,16 @@ from softgrad.backends.numba_cpu.memory import (
     tile_scratch,
     tile_work,
 )
+from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
     FORMATS,
     contiguous,
     has_long_rows,
+    has_middle_rows,
     is_single,
-    share_columns,
     share_rows,
+    share_sixteen,
     streams,
 )
 from softgrad.backends.numba_cpu.targets import classify, sum_rows
@@ -46,7 +48,7 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         laid.without_classes(values, np.inf if problem.z_loss else 0.0)
     elif not (laid.is_plain() and is_single(problem.z)):
         _by_tiles(problem, laid, values, grad)
-    elif grad is None or not has_long_rows(problem.z):
+    elif grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
         _by_rows(problem, laid, values, grad)
     else:
         with contiguous(grad) as result:
@@ -67,7 +69,8 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         past_caches = grad is not None and streams(grad, z)
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt))
     else:
-        hard = share_columns(z, lambda *shared: cross_entropy_columns(*shared, *arguments, fmt))
+        kernel = cross_entropy_middle if has_middle_rows(z) else cross_entropy_columns
+        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, fmt))
     if hard is not None:
         _by_tiles(problem, laid, values, grad, hard)
 

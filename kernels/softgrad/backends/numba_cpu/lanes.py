@@ -32,6 +32,7 @@ from softgrad.backends.numba_cpu.compiling import intrinsic
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
+_ALIGN = {F32: 4, F64: 8, I16: 2, I64: 8}
 
 
 class Vector(types.Type):
@@ -240,13 +241,12 @@ lane_numbers32, lane_numbers64 = _counter(i32), _counter(i64)
 @intrinsic
 def lane(typing_context, a, i):
     """Element i."""
-    scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}.get(a.name)
+    scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
 
     def codegen(context, builder, sig, args):
-        element = builder.extract_element(args[0], args[1])
-        return element if scalar is not None else builder.zext(element, I8)
+        return builder.extract_element(args[0], args[1])
 
-    return signature(scalar or types.boolean, a, types.int64), codegen
+    return signature(scalar, a, types.int64), codegen
 
 
 @intrinsic
@@ -266,7 +266,7 @@ def anywhere(typing_context, mask):
 
     def codegen(context, builder, sig, args):
         word = builder.bitcast(args[0], ir.IntType(mask.count))
-        return builder.zext(builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0)), I8)
+        return builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
 
     return signature(types.boolean, mask), codegen
 
@@ -369,7 +369,7 @@ def _at(builder: Any, address: Any, element: Any) -> Any:
 def _loader(result: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
     """`load(address)`, and `load_part(address, n)`: the first n elements, the others 0, no byte beyond touched."""
     memory = ir.VectorType(stored, result.count)
-    align = {F32: 4, F64: 8, I16: 2, I64: 8}[stored]
+    align = _ALIGN[stored]
     name = f"v{result.count}{'i' if isinstance(stored, ir.IntType) else 'f'}{align * 8}"
 
     @intrinsic
@@ -403,7 +403,7 @@ def _storer(source: Vector, stored: ir.Type, convert: Callable[[Any, Any], Any])
     are would otherwise be read from memory before it is written, half as much traffic again.
     """
     memory = ir.VectorType(stored, source.count)
-    align = {F32: 4, F64: 8, I16: 2, I64: 8}[stored]
+    align = _ALIGN[stored]
     name = f"v{source.count}{'i' if isinstance(stored, ir.IntType) else 'f'}{align * 8}"
 
     @intrinsic
@@ -547,6 +547,60 @@ store_f64_to_half, store_part_f64_to_half, _ = _storer(f64, I16, _narrowed(_roun
 store_f64_to_bfloat, store_part_f64_to_bfloat, _ = _storer(f64, I16, _narrowed(_round_bfloat))
 
 
+# --- one number ---
+
+
+def _reader(result: Any, stored: ir.Type, convert: Callable[[Any, Any], Any]) -> Any:
+    """`read(address)`: a vector of one, so that the conversions above serve."""
+
+    @intrinsic
+    def read(typing_context, address):
+        def codegen(context, builder, sig, args):
+            memory = ir.VectorType(stored, 1)
+            value = builder.load(_at(builder, args[0], memory), align=_ALIGN[stored])
+            return builder.extract_element(convert(builder, value), I32(0))
+
+        return signature(result, types.int64), codegen
+
+    return read
+
+
+def _writer(source: Any, stored: ir.Type, convert: Callable[[Any, Any], Any]) -> Any:
+    """`write(address, x)`."""
+
+    @intrinsic
+    def write(typing_context, address, x):
+        def codegen(context, builder, sig, args):
+            vector = ir.VectorType(args[1].type, 1)
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[1], I32(0))
+            value = convert(builder, one)
+            builder.store(value, _at(builder, args[0], value.type), align=_ALIGN[stored])
+            return context.get_dummy_value()
+
+        return signature(types.none, types.int64, source), codegen
+
+    return write
+
+
+def _widened_one(widen: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda builder, value: builder.fpext(widen(builder, value), ir.VectorType(F64, 1))
+
+
+def _narrowed_one(narrow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda builder, value: narrow(builder, builder.fptrunc(value, ir.VectorType(F32, 1)))
+
+
+read_f32, write_f32 = _reader(types.float32, F32, _same), _writer(types.float32, F32, _same)
+read_f64, write_f64 = _reader(types.float64, F64, _same), _writer(types.float64, F64, _same)
+read_i64, write_i64 = _reader(types.int64, I64, _same), _writer(types.int64, I64, _same)
+read_f64_of_f32 = _reader(types.float64, F32, _widened_one(_same))
+read_f64_of_half = _reader(types.float64, I16, _widened_one(_widen_half))
+read_f64_of_bfloat = _reader(types.float64, I16, _widened_one(_widen_bfloat))
+write_f64_to_f32 = _writer(types.float64, F32, _narrowed_one(_same))
+write_f64_to_half = _writer(types.float64, I16, _narrowed_one(_round_half))
+write_f64_to_bfloat = _writer(types.float64, I16, _narrowed_one(_round_bfloat))
+
+
 # --- shared work ---
 
 
@@ -616,6 +670,32 @@ def load(typing_context, address, fmt):
         return chosen.widen(builder, builder.load(pointer, align=chosen.size))
 
     return signature(f32, types.int64, fmt), codegen
+
+
+@intrinsic
+def read(typing_context, address, fmt):
+    """One number as float32."""
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        value = builder.load(_at(builder, args[0], ir.VectorType(chosen.stored, 1)), align=chosen.size)
+        return builder.extract_element(chosen.widen(builder, value), I32(0))
+
+    return signature(types.float32, types.int64, fmt), codegen
+
+
+@intrinsic
+def write(typing_context, address, x, fmt):
+    """One float32, rounded once."""
+    chosen = _FORMATS[fmt]
+
+    def codegen(context, builder, sig, args):
+        one = builder.insert_element(ir.Constant(ir.VectorType(F32, 1), ir.Undefined), args[1], I32(0))
+        value = chosen.narrow(builder, one)
+        builder.store(value, _at(builder, args[0], value.type), align=chosen.size)
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, types.float32, fmt), codegen
 
 
 @intrinsic

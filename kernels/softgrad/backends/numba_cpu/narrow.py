@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
     halves,
     i32s,
-    joined,
     lane,
-    lane_numbers32,
     load,
     load_f32,
     load_first,
+    read,
+    read_f32,
     size_of,
     store,
     store_f32,
@@ -32,14 +30,11 @@ from softgrad.backends.numba_cpu.lanes import (
     sum_across,
     transpose,
     where,
+    write,
+    write_f32,
 )
-from softgrad.backends.numba_cpu.single import LARGEST, LN_2, LOG2_E, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import refer
-
-SINGLE = np.float32(0)
-
-# A tile: (first row, number of rows up to 16, C).
 
 
 @inlined
@@ -80,7 +75,7 @@ def fill_columns(columns, stage, array, tile, fmt):
         for i in range(rows):
             start = row_offset(array, first + i)
             for c in range(classes):
-                store_first(columns + 64 * c + 4 * i, load_first(start + c * stride, 1, fmt), 1, SINGLE)
+                write_f32(columns + 64 * c + 4 * i, read(start + c * stride, fmt))
 
 
 @helper
@@ -111,7 +106,7 @@ def spill_columns(columns, stage, array, tile, keep, fmt):
             if lane(keep, i) != 0:
                 start = row_offset(array, first + i)
                 for c in range(classes):
-                    store_first(start + c * stride, load_f32(columns + 64 * c + 4 * i), 1, fmt)
+                    write(start + c * stride, read_f32(columns + 64 * c + 4 * i), fmt)
 
 
 @helper
@@ -123,13 +118,6 @@ def largest(columns, classes):
         k = where(z > m, i32s(c), k)
         m = where(z > m, z, m)
     return m, k
-
-
-@inlined
-def whole_shift(m):
-    """N of each row."""
-    x = where(m > -LARGEST, where(m < LARGEST, m, f32s(LARGEST)), f32s(-LARGEST)) * LOG2_E
-    return (x + 1.5 * 2.0**23) - 1.5 * 2.0**23
 
 
 @helper
@@ -168,25 +156,3 @@ def pick(columns, classes, which):
     for c in range(classes):
         x = where(which == c, load_f32(columns + 64 * c), x)
     return x
-
-
-@inlined
-def ordinary(m, tile):
-    """1 for rows that float32 will do for, by their largest logit, and for lanes without a row; else 0."""
-    return where((m > -LARGEST) & (m < LARGEST) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
-
-
-@inlined
-def split(low, high):
-    """Sixteen float64 factors as float32 and what that leaves over."""
-    factor = joined(low, high)
-    x, y = halves(factor)
-    return factor, joined(low - x, high - y)
-
-
-@helper
-def refer_rows(hard, tile, keep, base):
-    """List the rows whose lane of `keep` is 0: base + row."""
-    for i in range(tile[1]):
-        if lane(keep, i) == 0:
-            refer(hard, base + tile[0] + i)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from softgrad.backends.numba_cpu.compiling import helper, kernel
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
@@ -12,28 +10,23 @@ from softgrad.backends.numba_cpu.lanes import (
     halves,
     i32s,
     joined,
-    lane_numbers32,
+    larger,
     load_f32,
     store_f32,
     sum_across,
     take,
-    where,
 )
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     fill_columns,
     largest,
-    ordinary,
     pick,
-    refer_rows,
     spill_columns,
-    split,
     tile_at,
     tiles_of,
-    whole_shift,
 )
 from softgrad.backends.numba_cpu.single import scaled
-from softgrad.backends.numba_cpu.wide_products import LARGEST_TANGENT
+from softgrad.backends.numba_cpu.sixteen import fine_tangents, ordinary, refer_rows, split, whole_shift
 
 
 @kernel
@@ -54,9 +47,7 @@ def product_columns(counter, chunk, hard, stage, rows, classes, z, count_v, v, v
                 fill_columns(v_columns, stage, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, v_fmt)
                 v_k = pick(v_columns, classes, k)
                 u_low, u_high, top = moments(columns, v_columns, classes, v_k)
-                keep = ordinary(m, tile) & where(
-                    (top < LARGEST_TANGENT) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0)
-                )
+                keep = ordinary(m, tile) & fine_tangents(top, u_low, u_high, tile)
                 if sum_across(keep) < 16:
                     refer_rows(hard, tile, keep, n * rows)
                 mean = joined(u_low / low, u_high / high)
@@ -70,13 +61,13 @@ def product_columns(counter, chunk, hard, stage, rows, classes, z, count_v, v, v
 
 @helper
 def moments(columns, v_columns, classes, v_k):
-    """Σ e u of the first eight rows and of the others, added in the order of Σ e, and the largest |u|, NaN kept."""
+    """Σ e u of the first eight rows and of the others, added in the order of Σ e, and the largest |u|."""
     low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
     c = 0
     group = f32s(0.0)
     while c < classes:
         u = load_f32(v_columns + 64 * c) - v_k
-        top = where(absolute(u) <= top, top, absolute(u))
+        top = larger(absolute(u), top)
         group += load_f32(columns + 64 * c) * u
         c += 1
         if c & 3 == 0:
@@ -85,4 +76,4 @@ def moments(columns, v_columns, classes, v_k):
             high += y
             group = f32s(0.0)
     x, y = halves(group)
-    return low + x, high + y, where(top == top, top, f32s(math.inf))
+    return low + x, high + y, top

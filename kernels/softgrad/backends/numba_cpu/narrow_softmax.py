@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.lanes import i32s, load_f32, store_f32, sum_across, take
-from softgrad.backends.numba_cpu.narrow import (
-    exponentials,
-    fill_columns,
-    largest,
-    ordinary,
-    refer_rows,
-    spill_columns,
-    split,
-    tile_at,
-    tiles_of,
-    whole_shift,
-)
+from softgrad.backends.numba_cpu.narrow import exponentials, fill_columns, largest, spill_columns, tile_at, tiles_of
 from softgrad.backends.numba_cpu.single import scaled
+from softgrad.backends.numba_cpu.sixteen import ordinary, refer_rows, split, whole_shift
 
 
 @kernel

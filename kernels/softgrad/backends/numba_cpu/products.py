@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_products
 from softgrad.backends.numba_cpu.memory import Array, describe, describe_tangents, readable, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.middle_products import product_middle
 from softgrad.backends.numba_cpu.narrow_products import product_columns
 from softgrad.backends.numba_cpu.single_rows import (
     FORMATS,
     contiguous,
     has_long_rows,
+    has_middle_rows,
     is_single,
-    share_columns,
     share_rows,
+    share_sixteen,
     streams,
 )
 from softgrad.backends.numba_cpu.threads import share
@@ -31,8 +35,11 @@ def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     elif has_long_rows(point):
         with contiguous(out) as result:
             _by_rows(v if v.strides[2] == v.itemsize else _class_last(v), point, result)
+    elif has_middle_rows(point):
+        with contiguous(out) as result:
+            _by_sixteen(product_middle, v if v.strides[2] == v.itemsize else _class_last(v), point, result)
     else:
-        _by_columns(v, point, out)
+        _by_sixteen(product_columns, v, point, out)
 
 
 def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
@@ -67,19 +74,19 @@ def _by_rows(v: Array, z: Array, out: Array) -> None:
     _redo(share_rows(z, run, count), v, z, out)
 
 
-def _by_columns(v: Array, z: Array, out: Array) -> None:
+def _by_sixteen(kernel: Any, v: Array, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
     of_z, v_fmt, fmt = describe(z), FORMATS[v.dtype.name], FORMATS[z.dtype.name]
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        product_columns(
+        kernel(
             counter, chunk, hard, scratch, outer * inner, classes, of_z, count, of_v, v_step, of_out, out_step,
             v_fmt, fmt,
         )  # fmt: skip
 
-    _redo(share_columns(z, run, count), v, z, out)
+    _redo(share_sixteen(z, run, count), v, z, out)
 
 
 def _redo(hard: Array | None, v: Array, z: Array, out: Array) -> None:

@@ -13,8 +13,8 @@ from softgrad.backends.numba_cpu.threads import share
 
 # What the kernels take for a dtype: a number whose type names the fmt.
 FORMATS: dict[str, Any] = {"float32": np.float32(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
-# From this many classes on a row fills vectors of its own.
-LONG = 64
+# Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
+SHORT, MIDDLE = 32, 384
 # Results larger than this are written past the caches.
 LARGE_BYTES = 2**24
 # Elements that a thread takes at a time.
@@ -27,8 +27,13 @@ def is_single(array: Array) -> bool:
 
 
 def has_long_rows(z: Array) -> bool:
-    """Whether each row gets vectors of its own, not a lane: depends on C and contiguity alone."""
-    return bool(z.shape[1] >= LONG and z.strides[1] == z.itemsize)
+    """Whether rows are worked on one by one: depends on C and contiguity alone."""
+    return bool(z.shape[1] > MIDDLE and z.strides[1] == z.itemsize)
+
+
+def has_middle_rows(z: Array) -> bool:
+    """Whether sixteen rows are worked on at a time, each in vectors of its own: depends on C and contiguity alone."""
+    return bool(SHORT < z.shape[1] <= MIDDLE and z.strides[1] == z.itemsize)
 
 
 def streams(out: Array, *inputs: Array) -> bool:
@@ -56,11 +61,11 @@ def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int
     return _share(z, run, outer * inner, classes, results, 4 * (classes + 16))
 
 
-def share_columns(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
+def share_sixteen(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
     """The same for a kernel that takes sixteen rows side by side."""
     outer, classes, inner = z.shape
     tiles = outer * -(-inner // 16) if inner >= 16 else -(-outer * inner // 16)
-    return _share(z, run, tiles, 16 * classes, results, 1024 + 2 * 64 * (classes + 16))
+    return _share(z, run, tiles, 16 * classes, results, 4096 + 2048 + 2 * 64 * (classes + 16))
 
 
 def _share(

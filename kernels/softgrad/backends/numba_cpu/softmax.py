@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_softmax
 from softgrad.backends.numba_cpu.memory import Array, Described, describe, describe_per_row, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.middle_softmax import softmax_middle
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns
 from softgrad.backends.numba_cpu.single_rows import (
     FORMATS,
     contiguous,
     has_long_rows,
+    has_middle_rows,
     is_single,
-    share_columns,
     share_rows,
+    share_sixteen,
     streams,
 )
 from softgrad.backends.numba_cpu.threads import share
@@ -30,8 +34,11 @@ def softmax(z: Array, out: Array) -> None:
     elif has_long_rows(z):
         with contiguous(out) as result:
             _by_rows(z, result)
+    elif has_middle_rows(z):
+        with contiguous(out) as result:
+            _by_sixteen(softmax_middle, z, result)
     else:
-        _by_columns(z, out)
+        _by_sixteen(softmax_columns, z, out)
 
 
 def log_softmax(z: Array, out: Array) -> None:
@@ -61,14 +68,14 @@ def _by_rows(z: Array, out: Array) -> None:
         _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
 
 
-def _by_columns(z: Array, out: Array) -> None:
+def _by_sixteen(kernel: Any, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
     fmt, of_z, of_out = FORMATS[z.dtype.name], describe(z), describe(out)
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        softmax_columns(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, fmt)
+        kernel(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, fmt)
 
-    hard = share_columns(z, run)
+    hard = share_sixteen(z, run)
     if hard is not None:
         _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
 

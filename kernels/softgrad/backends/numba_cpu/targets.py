@@ -8,9 +8,22 @@ from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import signature
 
-from softgrad.backends.numba_cpu.compiling import helper, intrinsic, kernel
+from softgrad.backends.numba_cpu.compiling import helper, inlined, intrinsic, kernel
 from softgrad.backends.numba_cpu.functions import two_sum
-from softgrad.backends.numba_cpu.lanes import f64s, i64s, lane, load_f64, load_part_f64, store_part_i64
+from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
+    f64s,
+    i64s,
+    lane,
+    load_f64,
+    load_i64,
+    load_part_f64,
+    read_f64,
+    store_i64,
+    sum_across,
+    where,
+    write_i64,
+)
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
 from softgrad.backends.numba_cpu.tiles import add, row_offset
 
@@ -54,16 +67,36 @@ def load_integer(address, kind):
     return _u4(address) if kind == 6 else _u8(address)
 
 
+@inlined
+def is_flat(targets):
+    """Whether they are int64 numbers side by side, which are looked at eight at a time."""
+    stride = targets[1] if targets[5] == 1 else targets[3]
+    return targets[4] == 3 and stride == 8 and (targets[5] == 1 or targets[1] == 8 * targets[5])
+
+
+@inlined
+def judged(t, classes, ignores, ignore_index):
+    """IGNORED, BAD, or t; and whether each is a class."""
+    ignored = (t == ignore_index) & (i64s(1 if ignores else 0) == 1)
+    inside = (t >= 0) & (t < classes) & ~ignored
+    return where(ignored, i64s(IGNORED), where(inside, t, i64s(BAD))), inside
+
+
 @kernel
 def first_bad(targets, rows, classes, ignores, ignore_index):
     """The first row whose target is neither in [0, C) nor ignored; −1 if there is none."""
-    stride = targets[1] if targets[5] == 1 else targets[3]
-    plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
-    for r in range(rows):
-        address = targets[0] + r * stride if plain else row_offset(targets, r)
-        t = load_integer(address, targets[4])
+    r = 0
+    if is_flat(targets):
+        while r + 8 <= rows:
+            t, _ = judged(load_i64(targets[0] + 8 * r), classes, ignores, ignore_index)
+            if anywhere(t == BAD):
+                break
+            r += 8
+    while r < rows:
+        t = load_integer(row_offset(targets, r), targets[4])
         if (t < 0 or t >= classes) and not (ignores and t == ignore_index):
             return r
+        r += 1
     return -1
 
 
@@ -71,11 +104,17 @@ def first_bad(targets, rows, classes, ignores, ignore_index):
 def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
     """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights."""
     count, high, low = 0, 0.0, 0.0
-    stride = targets[1] if targets[5] == 1 else targets[3]
-    plain = targets[5] == 1 or targets[1] == targets[3] * targets[5]
-    for r in range(rows):
-        address = targets[0] + r * stride if plain else row_offset(targets, r)
-        t = load_integer(address, targets[4])
+    r = 0
+    if weights == 0 and is_flat(targets):
+        counts = i64s(0)
+        while r + 8 <= rows:
+            t, inside = judged(load_i64(targets[0] + 8 * r), classes, ignores, ignore_index)
+            store_i64(indices + 8 * r, t)
+            counts += where(inside, i64s(1), i64s(0))
+            r += 8
+        count = sum_across(counts)
+    while r < rows:
+        t = load_integer(row_offset(targets, r), targets[4])
         if ignores and t == ignore_index:
             t = IGNORED
         elif t < 0 or t >= classes:
@@ -83,9 +122,10 @@ def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
         else:
             count += 1
             if weights != 0:
-                high, error = two_sum(high, lane(load_part_f64(weights + 8 * t, 1), 0))
+                high, error = two_sum(high, read_f64(weights + 8 * t))
                 low += error
-        store_part_i64(indices + 8 * r, i64s(t), 1)
+        write_i64(indices + 8 * r, t)
+        r += 1
     return count, high + low
 
 

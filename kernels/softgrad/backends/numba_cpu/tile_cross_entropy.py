@@ -19,8 +19,8 @@ from softgrad.backends.numba_cpu.lanes import (
     i64s,
     lane,
     load_f64,
-    load_part_f64,
-    load_part_i64,
+    read_f64,
+    read_i64,
     store_f64,
     take,
     where,
@@ -103,15 +103,9 @@ def spread(d_at, targets, dense, weights, epsilon, tile):
         share = where(classes_at(j, tile) < classes, f64s(epsilon / classes), f64s(0.0))
         d = load_f64(d_at + 64 * j) * (1.0 - epsilon) + share if dense else share
         if weights != 0:
-            d = d * load_f64(weights + 64 * j) if tile[3] else d * load_scalar(weights + 8 * j)
+            d = d * load_f64(weights + 64 * j) if tile[3] else d * f64s(read_f64(weights + 8 * j))
         store_f64(d_at + 64 * j, d)
     return sum_tile(d_at, tile)
-
-
-@inlined
-def load_scalar(address):
-    """A float64 in every lane."""
-    return f64s(lane(load_part_f64(address, 1), 0))
 
 
 @helper
@@ -127,7 +121,7 @@ def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
         h = f64s(1.0 - epsilon)
         if weights != 0:
             for i in range(8):
-                h = with_lane(h, i, lane(h, i) * lane(load_part_f64(weights + 8 * max(lane(t, i), 0), 1), 0))
+                h = with_lane(h, i, lane(h, i) * read_f64(weights + 8 * max(lane(t, i), 0)))
     if dense or epsilon > 0.0:
         sum_d = spread(d_at, targets, dense, weights, epsilon, tile)
     m, k, s, e_t, rest_t, rest_k, l = exponentials(z_at, rest_at if softcap > 0.0 else 0, e_at, t, tile)
@@ -140,7 +134,7 @@ def load_indices(indices, tile):
     t = i64s(0)
     for i in range(8):
         row = row_of(tile, 0 if tile[3] else min(i, tile[1] - 1))
-        t = with_lane(t, i, lane(load_part_i64(indices + 8 * row, 1), 0))
+        t = with_lane(t, i, read_i64(indices + 8 * row))
     return t
 
 

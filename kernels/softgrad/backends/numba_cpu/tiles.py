@@ -55,6 +55,29 @@ def store_some(address, x, n, kind):
         lanes.store_part_f64_to_bfloat(address, x, n)
 
 
+@helper
+def read_as(address, kind):
+    """One number."""
+    if kind == FLOAT64:
+        return lanes.read_f64(address)
+    if kind == FLOAT32:
+        return lanes.read_f64_of_f32(address)
+    return lanes.read_f64_of_half(address) if kind == FLOAT16 else lanes.read_f64_of_bfloat(address)
+
+
+@helper
+def write_as(address, x, kind):
+    """One number, rounded once (16-bit ones from float32)."""
+    if kind == FLOAT64:
+        lanes.write_f64(address, x)
+    elif kind == FLOAT32:
+        lanes.write_f64_to_f32(address, x)
+    elif kind == FLOAT16:
+        lanes.write_f64_to_half(address, x)
+    else:
+        lanes.write_f64_to_bfloat(address, x)
+
+
 @inlined
 def height(tile):
     """H."""
@@ -89,7 +112,7 @@ def row_offset(array, row):
 @inlined
 def row_of(tile, i):
     """Number of the tile's i-th row."""
-    return tile[0] + i if tile[4] == 0 else lane(lanes.load_part_i64(tile[4] + 8 * (tile[0] + i), 1), 0)
+    return tile[0] + i if tile[4] == 0 else lanes.read_i64(tile[4] + 8 * (tile[0] + i))
 
 
 @helper
@@ -114,9 +137,9 @@ def fill(buffer, array, tile, padding):
             start, step = row_offset(array, row_of(tile, min(i, rows - 1))), stride
         count = (classes - i + 7) >> 3 if one_row else classes
         for j in range(count):
-            lanes.store_part_f64(buffer + 64 * j + 8 * i, load_some(start + j * step, 1, kind), 1)
+            lanes.write_f64(buffer + 64 * j + 8 * i, read_as(start + j * step, kind))
         if one_row and count < height(tile):
-            lanes.store_part_f64(buffer + 64 * count + 8 * i, f64s(padding), 1)
+            lanes.write_f64(buffer + 64 * count + 8 * i, padding)
 
 
 @helper
@@ -135,7 +158,7 @@ def spill(buffer, array, tile):
         else:
             start, step = row_offset(array, row_of(tile, i)), stride
         for j in range((classes - i + 7) >> 3 if one_row else classes):
-            store_some(start + j * step, lanes.load_part_f64(buffer + 64 * j + 8 * i, 1), 1, kind)
+            write_as(start + j * step, lanes.read_f64(buffer + 64 * j + 8 * i), kind)
 
 
 @inlined
@@ -147,10 +170,10 @@ def _size(kind):
 def pick(buffer, which, tile):
     """The entry of each row at class `which`."""
     if tile[3]:
-        return f64s(lane(lanes.load_part_f64(buffer + 8 * lane(which, 0), 1), 0))
+        return f64s(lanes.read_f64(buffer + 8 * lane(which, 0)))
     x = f64s(0.0)
     for i in range(8):
-        x = with_lane(x, i, lane(lanes.load_part_f64(buffer + 64 * lane(which, i) + 8 * i, 1), 0))
+        x = with_lane(x, i, lanes.read_f64(buffer + 64 * lane(which, i) + 8 * i))
     return x
 
 
@@ -211,10 +234,10 @@ def total(high, low, tile):
 def load_per_row(array, tile):
     """One number per row of an array without a class axis."""
     if tile[3]:
-        return f64s(lane(load_some(row_offset(array, row_of(tile, 0)), 1, array[4]), 0))
+        return f64s(read_as(row_offset(array, row_of(tile, 0)), array[4]))
     x = f64s(0.0)
     for i in range(8):
-        x = with_lane(x, i, lane(load_some(row_offset(array, row_of(tile, min(i, tile[1] - 1))), 1, array[4]), 0))
+        x = with_lane(x, i, read_as(row_offset(array, row_of(tile, min(i, tile[1] - 1))), array[4]))
     return x
 
 
@@ -222,7 +245,7 @@ def load_per_row(array, tile):
 def store_per_row(array, x, tile):
     """Write one number per row."""
     for i in range(tile[1]):
-        store_some(row_offset(array, row_of(tile, i)), f64s(lane(x, i)), 1, array[4])
+        write_as(row_offset(array, row_of(tile, i)), lane(x, i), array[4])
 
 
 # --- sharing tiles out to threads ---

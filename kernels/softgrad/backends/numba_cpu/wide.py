@@ -22,7 +22,6 @@ from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
     halves,
-    i64s,
     lane,
     lane_numbers32,
     larger,
@@ -35,11 +34,11 @@ from softgrad.backends.numba_cpu.lanes import (
     store,
     store_f32,
     store_first,
-    store_part_i64,
     stream,
     sum_across,
     take,
     where,
+    write_i64,
 )
 from softgrad.backends.numba_cpu.single import LARGEST, LOG2_E, exp_shifted, scaled, shift
 
@@ -188,7 +187,7 @@ def write_scaled(e_at, out_at, classes, factor, streams, fmt):
 @inlined
 def refer(hard, r):
     """Add row r to the list of those that float32 will not do for: their number, then the rows, in any order."""
-    store_part_i64(hard + 8 * (1 + take(hard)), i64s(r), 1)
+    write_i64(hard + 8 * (1 + take(hard)), r)
 
 
 @helper

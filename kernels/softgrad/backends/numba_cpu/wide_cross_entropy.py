@@ -9,20 +9,10 @@ from __future__ import annotations
 import math
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
-from softgrad.backends.numba_cpu.lanes import (
-    f32s,
-    f64s,
-    lane,
-    load_first,
-    load_part_f64,
-    load_part_i64,
-    size_of,
-    store_part_f32,
-    take,
-)
+from softgrad.backends.numba_cpu.lanes import f64s, lane, read, read_f64, read_i64, size_of, take, write_f32
 from softgrad.backends.numba_cpu.single import LN_2, is_in_range, target_terms
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
-from softgrad.backends.numba_cpu.tiles import load_some, row_offset, store_some
+from softgrad.backends.numba_cpu.tiles import read_as, row_offset, write_as
 from softgrad.backends.numba_cpu.wide import exponentials, fill_row, is_ordinary, refer, write_scaled
 
 
@@ -34,39 +24,33 @@ def cross_entropy_rows(
     first = take(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
-            t = load_index(indices, r)
+            t = read_i64(indices + 8 * r)
             if t < 0:
                 x = math.nan if t == BAD else 0.0
                 if loss[0] != 0:
-                    store_some(row_offset(loss, r), f64s(x), 1, loss[4])
+                    write_as(row_offset(loss, r), x, loss[4])
                 if grad[0] != 0:
                     fill_row(row_offset(grad, r), classes, 0.0 if by == 0.0 else x, fmt)
                 continue
             z_at = row_offset(z, r)
             rest, N, m, _ = exponentials(z_at, scratch, classes, t, fmt)
-            z_t = lane(load_first(z_at + size_of(fmt) * t, 1, fmt), 0)
+            z_t = read(z_at + size_of(fmt) * t, fmt)
             e_t, value = target_terms(f64s(rest), f64s(z_t - N * LN_2))
-            h = 1.0 if weights == 0 else lane(load_part_f64(weights + 8 * t, 1), 0)
-            scale = h * lane(load_some(row_offset(scales, r), 1, scales[4]), 0) / by
+            h = 1.0 if weights == 0 else read_f64(weights + 8 * t)
+            scale = h * read_as(row_offset(scales, r), scales[4]) / by
             factor = 0.0 if by == 0.0 else scale / (rest + lane(e_t, 0))
             if not (is_ordinary(m) and (by == 0.0 or is_in_range(scale, factor) or factor != factor)):
                 refer(hard, r)
                 continue
             if loss[0] != 0:
-                store_some(row_offset(loss, r), f64s(weighted(h, lane(value, 0))), 1, loss[4])
+                write_as(row_offset(loss, r), weighted(h, lane(value, 0)), loss[4])
             if grad[0] != 0:
                 if by == 0.0:
                     fill_row(row_offset(grad, r), classes, 0.0, fmt)
                 else:
-                    store_part_f32(scratch + 4 * t, f32s(-rest), 1)
+                    write_f32(scratch + 4 * t, -rest)
                     write_scaled(scratch, row_offset(grad, r), classes, factor, streams, fmt)
         first = take(counter) * chunk
-
-
-@inlined
-def load_index(indices, r):
-    """The int64 at place r."""
-    return lane(load_part_i64(indices + 8 * r, 1), 0)
 
 
 @inlined

@@ -6,21 +6,23 @@ once, for Σ e u, and again from the cache, for the result.
 
 from __future__ import annotations
 
-import math
-
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
+    anywhere,
     f32s,
     f64s,
     halves,
+    i32s,
     lane,
     lane_numbers32,
+    larger,
     load,
     load_f32,
     load_first,
     max_across,
     prefetch,
+    read,
     size_of,
     store,
     store_first,
@@ -29,12 +31,9 @@ from softgrad.backends.numba_cpu.lanes import (
     take,
     where,
 )
-from softgrad.backends.numba_cpu.single import scaled
+from softgrad.backends.numba_cpu.single import LARGEST_TANGENT, scaled
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import BLOCK, GROUP, exponentials, is_ordinary, refer
-
-# Beyond, e u or its sums might leave float32's range, or a flushed e not be negligible.
-LARGEST_TANGENT = 2.0**40
 
 
 @kernel
@@ -51,9 +50,9 @@ def product_rows(
             k = first_equal(z_at, classes, m, block, fmt) if ordinary else 0
             for n in range(count_v):
                 v_at = row_offset(v, r) + n * v_step
-                v_k = lane(load_first(v_at + size_of(v_fmt) * k, 1, v_fmt), 0)
+                v_k = read(v_at + size_of(v_fmt) * k, v_fmt)
                 moment, largest = moment_of(scratch, v_at, classes, v_k, v_fmt)
-                if ordinary and largest < LARGEST_TANGENT:
+                if ordinary and largest < LARGEST_TANGENT and moment == moment:
                     write_product(
                         scratch, v_at, row_offset(out, r) + n * out_step, classes, v_k, moment / s, 1.0 / s, k, streams,
                         v_fmt, fmt,
@@ -67,20 +66,24 @@ def product_rows(
 def first_equal(z_at, classes, m, block, fmt):
     """k: the first class whose logit is m; it lies in that block of vectors or right behind."""
     size = size_of(fmt)
-    j = block * BLOCK
-    while True:
-        z = load_first(z_at + 16 * size * j, min(16, classes - 16 * j), fmt)
-        found = max_across(where(z == f32s(m), 16 - lane_numbers32(), 0 * lane_numbers32()))
-        if found > 0:
-            return 16 * j + 16 - found
-        j += 1
-        if 16 * j >= classes:  # cannot be
-            return 0
+    j = 16 * block * BLOCK
+    while j + 16 <= classes:
+        equal = load(z_at + size * j, fmt) == f32s(m)
+        if anywhere(equal):
+            return j + first_set(equal)
+        j += 16
+    return j + first_set(load_first(z_at + size * j, classes - j, fmt) == f32s(m)) if j < classes else 0
+
+
+@inlined
+def first_set(mask):
+    """The first lane that is set."""
+    return 16 - max_across(where(mask, 16 - lane_numbers32(), i32s(0)))
 
 
 @helper
 def moment_of(e_at, v_at, classes, v_k, fmt):
-    """Σ e u, added in the order of Σ e, and the largest |u|, NaN where there is one."""
+    """Σ e u, added in the order of Σ e, NaN where a u is; and the largest |u| that is none."""
     size = 16 * size_of(fmt)
     vectors, tail = classes >> 4, classes & 15
     low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
@@ -102,10 +105,9 @@ def moment_of(e_at, v_at, classes, v_k, fmt):
         j += 1
     if tail > 0:
         u = where(lane_numbers32() < tail, load_first(v_at + size * j, tail, fmt) - reference, f32s(0.0))
-        top = larger_or_nan(absolute(u), top)
+        top = larger(absolute(u), top)
         odd += load_f32(e_at + 64 * j) * u
     x, y = halves(even + odd)
-    top = where(top == top, top, f32s(math.inf))
     return sum_across((low + x) + (high + y)), max_across(top)
 
 
@@ -114,7 +116,7 @@ def term(e_at, v_at, j, size, reference, top, fmt):
     """Vector j of e u."""
     prefetch(v_at + size * j + 4096)
     u = load(v_at + size * j, fmt) - reference
-    return load_f32(e_at + 64 * j) * u, larger_or_nan(absolute(u), top)
+    return load_f32(e_at + 64 * j) * u, larger(absolute(u), top)
 
 
 @inlined
@@ -123,12 +125,6 @@ def two_terms(e_at, v_at, j, size, reference, top, fmt):
     a, top = term(e_at, v_at, j, size, reference, top, fmt)
     b, top = term(e_at, v_at, j + 1, size, reference, top, fmt)
     return a + b, top
-
-
-@inlined
-def larger_or_nan(a, top):
-    """The larger of a and top; NaN where either is."""
-    return where(a <= top, top, a)
 
 
 @helper

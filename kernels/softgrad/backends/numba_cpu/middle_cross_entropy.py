@@ -1,0 +1,82 @@
+"""Cross-entropy of rows of some vectors with an integer target in each: loss and gradient."""
+
+from __future__ import annotations
+
+import math
+
+from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    i32s,
+    lane,
+    load_f32,
+    read,
+    read_i64,
+    size_of,
+    sum_across,
+    take,
+    where,
+    write_f32,
+)
+from softgrad.backends.numba_cpu.middle import (
+    STAGE,
+    TERMS,
+    exponentials,
+    largest,
+    set_at_target,
+    sums,
+    write_scaled,
+)
+from softgrad.backends.numba_cpu.sixteen import whole_shift
+from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of
+from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
+from softgrad.backends.numba_cpu.tiles import row_offset
+from softgrad.backends.numba_cpu.wide import fill_row
+
+
+@kernel
+def cross_entropy_middle(counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, fmt):
+    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
+    numbers, terms = stage + STAGE, stage + TERMS
+    tiles = (rows + 15) >> 4
+    written = grad if grad[0] != 0 else z
+    first = take(counter) * chunk
+    while first < tiles:
+        for i in range(first, min(first + chunk, tiles)):
+            tile = (16 * i, min(16, rows - 16 * i), classes)
+            t = targets_of(indices, tile)
+            m = largest(z, tile, stage, fmt)
+            N = whole_shift(m)
+            exponentials(z, terms, tile, N, numbers, written, written, fmt)
+            # The target's term stays out of the sum.
+            set_at_target(terms, tile, indices, f32s(0.0), numbers)
+            low, high = sums(terms, tile, stage)
+            z_t = logits_at(z, tile, indices, numbers, fmt)
+            counts, keep, factor, rest, at_t = settle(tile, t, m, N, z_t, low, high, weights, scales, by, loss, hard)
+            if grad[0] != 0:
+                if by == 0.0:
+                    counts = i32s(0)
+                fill_others(grad, tile, counts, t, by, fmt)
+                set_at_target(terms, tile, indices, at_t, numbers)
+                write_scaled(terms, grad, tile, factor, rest, keep & counts, numbers, fmt)
+        first = take(counter) * chunk
+
+
+@helper
+def logits_at(z, tile, indices, numbers, fmt):
+    """z_t of each row."""
+    for i in range(tile[1]):
+        t = max(read_i64(indices + 8 * (tile[0] + i)), 0)
+        write_f32(numbers + 4 * i, read(row_offset(z, tile[0] + i) + size_of(fmt) * t, fmt))
+    return load_f32(numbers)
+
+
+@helper
+def fill_others(grad, tile, counts, t, by, fmt):
+    """0 in rows that count for nothing, NaN in rows whose target is out of range."""
+    if by != 0.0 and sum_across(counts) == 16:
+        return
+    x = where((t == BAD) & (i32s(0) != (1 if by == 0.0 else 0)), f32s(math.nan), f32s(0.0))
+    for i in range(tile[1]):
+        if lane(counts, i) == 0:
+            fill_row(row_offset(grad, tile[0] + i), tile[2], lane(x, i), fmt)

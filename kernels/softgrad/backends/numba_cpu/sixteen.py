@@ -1,0 +1,49 @@
+"""What sixteen rows, a lane for each, need once: their N, the reciprocals of their sums, which must be referred.
+
+For kernels that keep a row in a lane (`narrow`) and those that keep it in vectors (`middle`) alike.
+"""
+
+from __future__ import annotations
+
+from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.lanes import f32s, halves, i32s, joined, lane, lane_numbers32, where
+from softgrad.backends.numba_cpu.single import LARGEST, LARGEST_TANGENT, LOG2_E
+from softgrad.backends.numba_cpu.wide import refer
+
+# A tile: (first row, number of rows up to 16, C).
+
+
+@inlined
+def whole_shift(m):
+    """N of each row."""
+    x = where(m > -LARGEST, where(m < LARGEST, m, f32s(LARGEST)), f32s(-LARGEST)) * LOG2_E
+    return (x + 1.5 * 2.0**23) - 1.5 * 2.0**23
+
+
+@inlined
+def ordinary(m, tile):
+    """1 for rows that float32 will do for, by their largest logit, and for lanes without a row; else 0."""
+    return where((m > -LARGEST) & (m < LARGEST) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+
+
+@inlined
+def split(low, high):
+    """Sixteen float64 factors as float32 and what that leaves over."""
+    factor = joined(low, high)
+    x, y = halves(factor)
+    return factor, joined(low - x, high - y)
+
+
+@helper
+def refer_rows(hard, tile, keep, base):
+    """List the rows whose lane of `keep` is 0: base + row."""
+    for i in range(tile[1]):
+        if lane(keep, i) == 0:
+            refer(hard, base + tile[0] + i)
+
+
+@inlined
+def fine_tangents(top, low, high, tile):
+    """1 for rows whose |u| float32 will do for and whose Σ e u is no NaN, and for lanes without a row; else 0."""
+    moment = joined(low, high)
+    return where((top < LARGEST_TANGENT) & (moment == moment) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
