@@ -8,8 +8,10 @@ import platform
 import re
 from pathlib import Path
 
+import softgrad
+
 PACKAGES = (
-    "softgrad", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "scikit-learn", "scipy", "ml_dtypes",
+    "numpy", "numba", "torch", "jax", "jaxlib", "optax", "scikit-learn", "scipy", "ml_dtypes",
     "cupy-cuda12x", "cupy-cuda13x", "numba-cuda", "liger-kernel", "quack-kernels", "triton", "pytest-benchmark",
 )  # fmt: skip
 DEFAULT_CACHE = 64 << 20
@@ -70,7 +72,7 @@ def versions() -> dict[str, str]:
     """Installed versions of the libraries that can take part, and of Python."""
     installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
     found = {package: installed[package] for package in PACKAGES if package in installed}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), "softgrad": softgrad.__version__, **found}
 
 
 def slug(text: str) -> str:

@@ -229,7 +229,7 @@ def _speed_cell(case: dict[str, Entry], name: str) -> str:
         percent = entry.get("percent_of_copy")
         cell = time_text(entry["median"]) + (f", {percent:.0f} %" if percent is not None else "")
         return f"**{cell}**" if entry is best else cell
-    ratio = f" ({entry['median'] / best['median']:.2g}×)" if best else ""
+    ratio = f" ({ratio_text(entry['median'] / best['median'])})" if best else ""
     return time_text(entry["median"]) + ratio
 
 
@@ -244,6 +244,11 @@ def time_text(seconds: float) -> str:
         if seconds >= scale:
             return f"{_three(seconds / scale)} {unit}"
     return f"{_three(seconds / 1e-9)} ns"
+
+
+def ratio_text(ratio: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×" if ratio >= 1 else f"{ratio:.2f}×"
 
 
 def bytes_text(count: float) -> str:

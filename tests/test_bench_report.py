@@ -58,6 +58,11 @@ def test_speed_table_gives_percent_of_the_copy_and_ratios():
     assert "| 1,000 × 1,000 | 8.0 | 1.00 ms, 8 GB/s |" in table.markdown()
 
 
+@pytest.mark.parametrize(("ratio", "text"), [(0.456, "0.46×"), (2.54, "2.5×"), (12.3, "12×"), (1234.0, "1,234×")])
+def test_ratios_are_written_out(ratio, text):
+    assert tables.ratio_text(ratio) == text
+
+
 def test_jacobian_table_gives_slopes_and_says_what_does_not_fit():
     table = tables.jacobian_table(content())
     assert table.rows[-2][-2:] == ["does not fit", ""]
