@@ -1,5 +1,7 @@
 """Functions: how they are called, and what other logits than the caller's bring to light."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -201,6 +203,15 @@ def test_overflow_is_found_by_shifting(what, planted, function, more, dtype):
     found = softgrad.diagnose(function, what=what, logits=Z.astype(dtype), **more)
     assert found.mistakes == planted, str(found)
     assert "+1000 on every logit" in str(found)
+
+
+def test_math_exp_raises_where_numpy_gives_infinity():
+    def by_loops(z):
+        return np.array([[math.exp(x) / sum(math.exp(y) for y in row) for x in row] for row in z])
+
+    found = softgrad.diagnose(by_loops, what="softmax", logits=Z)
+    assert found.mistakes == ("no-max-shift",)
+    assert "OverflowError" in str(found)
 
 
 def test_the_log_of_a_stable_softmax_is_right_with_a_remark():

@@ -295,6 +295,41 @@ def test_loss(problem):
         assert_named(planted, function, logits=problem.z, what="cross_entropy", **problem.options)
 
 
+def test_the_chain_rule_with_a_wrong_jacobian():
+    z, t = np.random.default_rng(10).normal(size=(5, 4)), np.array([0, 3, 1, 1, 2])
+    outer = -one_hot(t, 4) / softmax(z) / 5
+    cases = {
+        (): jacobian(softmax(z)),
+        ("logits-as-probs",): jacobian(z),
+        ("logits-as-probs", "diagonal-overwritten"): jacobian_without_else(z),
+        ("softmax-twice",): jacobian(softmax(softmax(z))),
+        ("wrong-axis",): jacobian(softmax_over_batch(z)),
+        ("diagonal-only",): diagonal_matrix(softmax(z)),
+        ("sign-flipped",): -jacobian(softmax(z)),
+    }
+    for planted, matrix in cases.items():
+        numbers = np.einsum("bi,bij->bj", outer, matrix)
+        found = softgrad.diagnose(numbers, what="cross_entropy_grad", logits=z, targets=t)
+        assert set(found.mistakes) == set(planted), str(found)
+    whole = softgrad.diagnose(outer[:, None, :] * jacobian(softmax(z)), what="cross_entropy_grad", logits=z, targets=t)
+    assert whole.mistakes == ("diagonal-only",)
+    assert "entry by entry" in str(whole)
+
+
+def test_losses_that_misread_the_targets():
+    z, t = np.random.default_rng(11).normal(size=(5, 4)), np.array([0, 3, 1, 1, 2])
+    log_p, rows = log_softmax(z), np.arange(5)
+    cases = {
+        "one-hot-mismatch": (-(t[:, None] * log_p).sum() / 5, -log_p[:, t].mean()),
+        "target-ignored": (-log_p.mean(), -log_p.sum() / 5, -log_p.max(axis=1).mean()),
+        "target-off-by-one": (-log_p[rows, t - 1].mean(),),
+    }
+    for planted, numbers in cases.items():
+        for number in numbers:
+            found = softgrad.diagnose(number, what="cross_entropy", logits=z, targets=t)
+            assert found.mistakes == (planted,), str(found)
+
+
 @pytest.mark.parametrize("ignore_index", [-100, -1, 0, 2])
 def test_ignored_rows(ignore_index):
     z = np.random.default_rng(5).normal(size=(6, 4))

@@ -49,6 +49,7 @@ class Fault:
 
     mistake: str
     text: str
+    error: str = ""  # the type of what was raised
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def call(function: Callable[..., Any], q: Question, order: Order) -> Outcome:
             result = function(*arguments, **keywords)
             numbers, dtype, fault = as_numbers(result, returned=True)
     except Exception as error:
-        fault = Fault("raises", f"called with ({order.spelled()}) it raises {type(error).__name__}: {error}")
+        kind = type(error).__name__
+        fault = Fault("raises", f"called with ({order.spelled()}) it raises {kind}: {error}", kind)
         return Outcome(None, None, fault)
     changed = tuple(
         role

@@ -21,10 +21,12 @@ from softgrad.diagnosis.mistake import Way
 from softgrad.diagnosis.mistakes_of_numbers import Factor, View, factors, views
 from softgrad.diagnosis.precision import Precision, Scales, candidate_precision, precision_of, printed_step, scales
 from softgrad.diagnosis.question import LOSSES, Floats, Question
-from softgrad.diagnosis.recipe import Kitchen, Recipe
+from softgrad.diagnosis.recipe import LARGER, Kitchen, Recipe
 
 _ODDS = 10.0  # bits of evidence required beyond those that choosing among the hypotheses uses up
-_PAIRS_UP_TO = 1_000_000  # elements; larger answers are searched for single mistakes only
+_PAIRS_UP_TO = 200_000  # elements; larger answers are searched for single mistakes only
+OVERFLOWS = {"no-max-shift", "log-of-unstable-softmax"}
+_KEPT_UP_TO = 10_000  # elements; larger predictions are computed anew each time they are needed
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,17 @@ class Answer:
         """Whether every entry has a third of its digits: the right formula in a lower precision."""
         if not self.same_shape:
             return False
-        tolerance = self.precision.eps ** (1 / 3) * np.minimum(self.scales.rough / 8.0, _rowwise(self.q))
+        share = min(precision_of(self.dtype).eps ** (1 / 3), 1e-4)
+        tolerance = share * np.minimum(self.scales.rough / 8.0, _rowwise(self.q))
         return bool(np.all(self.error <= tolerance + self.floor))
 
     @cached_property
     def bits(self) -> float:
         """How much the numbers say: bits of information beyond their own inaccuracy."""
         finite = self._distinct
-        odd = 16.0 * np.count_nonzero(~np.isfinite(self.numbers))
+        odd = 24.0 * np.count_nonzero(~np.isfinite(self.numbers)) + 4.0 * np.count_nonzero(
+            _is_small_integer(self.numbers)
+        )
         if finite.size == 0:
             return float(odd)
         width = 32.0 * self.precision.eps * finite + 2.0 * self.floor
@@ -111,13 +116,18 @@ class Answer:
 
     @cached_property
     def _distinct(self) -> Floats:
-        finite = np.unique(np.abs(self.numbers[np.isfinite(self.numbers)]))
-        return finite[finite > 0.0]
+        """The sizes that say something: small whole numbers agree with one another by chance."""
+        telling = np.isfinite(self.numbers) & ~_is_small_integer(self.numbers)
+        return np.unique(np.abs(self.numbers[telling]))
 
     def extra_bits(self, closeness: float) -> float:
         """What numbers say beyond `bits` where a prediction meets them that much closer than it had to."""
         spare = np.log2(self.precision.eps / precision_of(self.dtype).eps)
         return float(self._distinct.size * min(spare, -math.log2(max(closeness, 1e-16))))
+
+
+def _is_small_integer(numbers: Floats) -> Floats:
+    return (np.abs(numbers) <= 8.0) & (numbers == np.round(numbers))
 
 
 def distance(a: Floats, b: Floats) -> Floats:
@@ -147,9 +157,9 @@ class Search:
         if not np.any(answer.numbers) or not answer.numbers.size:
             return []  # zeros agree with too much to mean anything
         best: dict[tuple[str, ...], Match] = {}
-        size = 3
+        size, large = 3, self.q.truth.size > _PAIRS_UP_TO
         for count in range(3):
-            if count > size or (count == 2 and self.q.truth.size > _PAIRS_UP_TO):
+            if count > size or (best and large) or (count == 2 and large):
                 break
             subsets = list(self._subsets(count))
             for subset in subsets:
@@ -183,11 +193,15 @@ class Search:
                 yield subset
 
     def _compute(self, subset: tuple[int, ...]) -> Floats | None:
-        if subset not in self._tried:
-            changes = {key: value for i in subset for key, value in self.ways[i].changes.items()}
-            x = self.kitchen.numbers(Recipe(**changes))
-            self._tried[subset] = None if x is None or not np.any(x) else x
-        return self._tried[subset]
+        if subset in self._tried:
+            return self._tried[subset]
+        changes = {key: value for i in subset for key, value in self.ways[i].changes.items()}
+        x = self.kitchen.numbers(Recipe(**changes))
+        if x is not None and not np.any(x):
+            x = None  # zeros agree with too much to mean anything
+        if x is None or x.size <= _KEPT_UP_TO:
+            self._tried[subset] = x
+        return x
 
     def _matches(
         self,
@@ -200,9 +214,15 @@ class Search:
         *,
         same_as_truth: bool = False,
     ) -> Iterator[Match]:
+        if answer.numbers.size <= self.q.truth.size and any(
+            self.ways[i].changes.get("output") in LARGER for i in subset
+        ):
+            return  # matrices larger than the answer are built only for candidates that are
         x = self._compute(subset)
         if x is None:
             return
+        if not np.isfinite(x).any() and [self.ways[i].mistake in OVERFLOWS for i in subset] != [True]:
+            return  # NaN throughout is no likeness, but where exp overflows
         changes = {key: value for i in subset for key, value in self.ways[i].changes.items()}
         table = self._factor_table(Recipe(**changes))
         for view in candidates:
@@ -239,21 +259,22 @@ class Search:
     ) -> Iterator[Factor]:
         """Every known factor that carries x into the candidate at its largest entry."""
         known, values = table
-        usable = np.isfinite(x)
-        if not usable.any():
-            yield known[0]
+        size = np.abs(x).ravel()
+        flat = int(size.argmax())
+        if not math.isfinite(size[flat]):
+            usable = np.isfinite(size)
+            if not usable.any():
+                yield known[0]
+                return
+            flat = int(np.where(usable, size, -1.0).argmax())
+        largest, number = float(x.reshape(-1)[flat]), float(numbers.reshape(-1)[flat])
+        if not math.isfinite(number) or largest == 0.0:
             return
-        at = np.unravel_index(np.argmax(np.where(usable, np.abs(x), -1.0)), x.shape)
-        if not np.isfinite(numbers[at]) or x[at] == 0.0:
-            return
-        ratio = float(numbers[at]) / float(x[at])
-        slack = 256.0 * answer.precision.eps + 2.0 * answer.floor / abs(x[at])
-        slack += 2.0 * answer.precision.eps * self._slack(x)[at] / abs(x[at])
+        ratio = number / largest
+        rough = float(self.scales.rough.reshape(-1)[flat]) if x.shape == self.q.shape else 0.0
+        slack = 256.0 * answer.precision.eps + 2.0 * (answer.floor + answer.precision.eps * rough) / abs(largest)
         for i in np.flatnonzero(np.abs(ratio - values) <= slack * np.abs(values)):
             yield known[i]
-
-    def _slack(self, x: Floats) -> Floats:
-        return self.scales.rough if x.shape == self.q.shape else np.zeros_like(x)
 
     def _differs(self, predicted: Floats, answer: Answer) -> bool:
         """Whether a prediction is another answer than the truth, not its rounding."""

@@ -15,8 +15,17 @@ def _ignored_kept(q: Question) -> Iterable[tuple[str, Changes]]:
             yield kept, {"ignored": "kept"}
         else:
             yield kept + ", with no class for a target", {"ignored": "kept", "target_sum": "one"}
-        if -q.z.shape[-1] <= q.ignore_index < 0:
-            yield f"target {q.ignore_index} is read as an index from the end", {"ignored": "wrapped"}
+        if q.ignore_index < 0:
+            yield f"target {q.ignore_index} is read as an index from the end", {"ignored": "modulo"}
+        if q.ignore_index != 0:
+            yield f"target {q.ignore_index} is replaced by class 0", {"ignored": "first class"}
+
+
+def _ignored_counted(q: Question) -> Iterable[tuple[str, Changes]]:
+    if not is_loss(q) or q.indices is None or q.ignore_index is None or q.reduction != "mean":
+        return
+    if (q.indices == q.ignore_index).any() and not 0 <= q.ignore_index < q.z.shape[-1]:
+        yield "such rows add nothing, but are counted in the mean", {"ignored": "kept"}
 
 
 def _target_ignored(q: Question) -> Iterable[tuple[str, Changes]]:
@@ -58,7 +67,8 @@ def _one_hot(q: Question) -> Iterable[tuple[str, Changes]]:
             "the class indices are used as numbers, along the classes",
             {"targets": "numbers across", "target_sum": total},
         )
-        yield "p[:, t] means every row at every target", {"targets": "every column", "target_sum": total}
+        if q.what == "cross_entropy_grad":
+            yield "p[:, t] means every row at every target", {"targets": "every column", "target_sum": total}
     if q.what == "cross_entropy":
         yield "p[:, t] means every row at every target", {"targets": "every pair"}
 
@@ -131,6 +141,7 @@ MISTAKES = (
         "rows with t = ignore_index: loss 0, gradient 0",
         {"*": "keep = t != ignore_index; dz[~keep] = 0; N = keep.sum()"},
         _ignored_kept,
+        _ignored_counted,
     ),
     Mistake(
         "target-ignored",

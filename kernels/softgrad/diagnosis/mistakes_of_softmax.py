@@ -28,6 +28,8 @@ def _softmax_twice(q: Question) -> Iterable[tuple[str, Changes]]:
     yield "", {"fed": "probs"}
     if derivative(q):
         yield "differentiated through both", {"fed": "through"}
+    if q.what == "cross_entropy_grad":
+        yield "in the Jacobian; dE/dA = −T/A is taken at A", {"fed": "probs", "outer": "right"}
 
 
 def _wrong_axis(q: Question) -> Iterable[tuple[str, Changes]]:
@@ -35,6 +37,8 @@ def _wrong_axis(q: Question) -> Iterable[tuple[str, Changes]]:
     for k, axis in enumerate(others):
         over = k - q.logits.ndim  # with the class axis moved to the end
         yield f"softmax sums over axis {axis}, the classes lie along axis {q.axis}", {"over": over}
+        if q.what == "cross_entropy_grad":
+            yield f"in the Jacobian, softmax sums over axis {axis}", {"over": over, "outer": "right"}
         if q.what in PRODUCTS:
             yield f"all sums run over axis {axis}, the classes lie along {q.axis}", {"over": over, "sum_over": over}
             yield f"Σ A v runs over axis {axis}, the classes lie along axis {q.axis}", {"sum_over": over}
@@ -60,6 +64,8 @@ def _keepdims(q: Question) -> Iterable[tuple[str, Changes]]:
 def _wrong_base(q: Question) -> Iterable[tuple[str, Changes]]:
     for base in (2, 10):
         yield f"{base}ᶻ in place of eᶻ", {"base": float(base)}
+        if derivative(q):
+            yield f"{base}ᶻ in place of eᶻ, differentiated", {"base": float(base), "gain": math.log(base)}
         if q.what in ("log_softmax", "cross_entropy", "cross_entropy_grad"):
             yield f"log{'₂' if base == 2 else '₁₀'} in place of ln", {"log_base": float(base)}
 

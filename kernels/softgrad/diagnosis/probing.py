@@ -29,11 +29,11 @@ from softgrad.diagnosis.calling import (
     row_by_row,
 )
 from softgrad.diagnosis.catalogue import ranked
-from softgrad.diagnosis.matching import Match, Search
+from softgrad.diagnosis.matching import OVERFLOWS, Match, Search
 from softgrad.diagnosis.question import PRODUCTS, Floats, Question
 from softgrad.diagnosis.verdict import Verdict, judge
 
-_UNSHIFTED = {"no-max-shift", "log-of-unstable-softmax"}
+_ARITHMETIC = {"OverflowError", "FloatingPointError", "ZeroDivisionError"}
 
 
 @dataclass
@@ -174,6 +174,8 @@ class Prober:
         result = self.result
         assert outcome.numbers is not None
         answer = other.answer(outcome.numbers, outcome.dtype)
+        if len(verdict.matches) == 1 and other.reproduces(verdict.matches[0], answer) and not answer.agrees():
+            return  # the one explanation holds here too
         found = judge(other, answer, bits=verdict.answer.bits)
         if found.ok or (found.fault == "lost-digits" and not found.matches):
             if not verdict.ok and verdict.matches:
@@ -227,11 +229,15 @@ class Prober:
         for shift in (1000.0, -1000.0):
             q = self.q.at(_moved(self.q.logits, shift))
             outcome = self._call(q)
-            if outcome.numbers is None:
+            if (
+                outcome.fault is not None and outcome.fault.error in _ARITHMETIC
+            ):  # math.exp raises where np.exp gives inf
+                found: tuple[str, str] | None = ("no-max-shift", f"{outcome.fault.error}, and no numbers")
+            elif outcome.numbers is None:
                 continue
-            search = Search(q)
-            answer = search.answer(outcome.numbers, outcome.dtype)
-            found = self._shift_mistake(search, answer)
+            else:
+                search = Search(q)
+                found = self._shift_mistake(search, search.answer(outcome.numbers, outcome.dtype))
             if found is None:
                 continue
             name, number = found
@@ -245,7 +251,7 @@ class Prober:
 
     def _shift_mistake(self, search: Search, answer: Any) -> tuple[str, str] | None:
         """The mistake that shows under a shift, if there is one, and the number that shows it."""
-        if answer.agrees() or _UNSHIFTED & set(self.result.mistakes):
+        if answer.agrees() or OVERFLOWS & set(self.result.mistakes):
             return None
         if self.result.match is not None and search.reproduces(self.result.match, answer):
             return None
@@ -254,7 +260,7 @@ class Prober:
         wanted = {*self.result.mistakes} - {"not-finite"}
         for match in search.find(answer, bits=1e3):
             extra = set(match.mistakes) - wanted
-            if wanted <= set(match.mistakes) and len(extra & _UNSHIFTED) == 1 and len(extra) == 1:
+            if wanted <= set(match.mistakes) and len(extra & OVERFLOWS) == 1 and len(extra) == 1:
                 return extra.pop(), _first(answer.numbers, wrong)
         if wrong.size:
             log = search.q.what in ("log_softmax", "cross_entropy") and bool(np.isnan(answer.numbers).any())

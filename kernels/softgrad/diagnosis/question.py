@@ -73,7 +73,8 @@ class Question:
 
     def restore(self, x: Floats) -> Floats:
         """Numbers per class, (*K, *R, C), in the caller's layout."""
-        return np.moveaxis(x, -1, self.axis - self.logits.ndim)
+        back = self.axis - self.logits.ndim
+        return x if back == -1 else np.moveaxis(x, -1, back)
 
     # --- the truth -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,10 +64,12 @@ class Recipe:
     keepdims: bool = True
     log: str = "direct"  # log p: z − lse, or "of probs"
     log_base: float = math.e
+    gain: float = 1.0  # of the derivative: ln 2 where 2ᶻ is differentiated
     added: float = 0.0  # ε added to p under the logarithm or in a quotient
     clipped: bool = False  # p clipped to [ε, 1 − ε] instead
     # The derivative.
     point: str = "probs"  # where it is taken; "logits" everywhere, "logits in J", "logits in dE/dA"
+    outer: str = "same"  # dE/dA = −T/A is taken at the p of the Jacobian; or at the "right" one
     jacobian: str = "right"
     sum_over: int | None = -1  # the axis of Σpu
     sum_keepdims: bool = True
@@ -79,7 +81,7 @@ class Recipe:
     target_sum: str = "given"
     subtracted: bool = True  # whether T enters A·ΣT − T (ΣT·lse − ΣT·z) at all
     divide: str = "given"  # the mean's divisors: "one", "rows", "counted"
-    ignored: str = "left out"
+    ignored: str = "left out"  # or "kept", "modulo" (an index from the end), "first class"
     z_loss: float = 1.0  # share of its derivative that is taken
     z_loss_power: int = 2
     # What is handed back.
@@ -87,6 +89,8 @@ class Recipe:
 
 
 RIGHT = Recipe()
+LARGER = {"broadcast", "broadcast columns", "every pair"}  # outputs that are larger than the answer
+_KEPT_UP_TO = 100_000  # elements of the logits; with more, only the right intermediate results are kept
 
 
 class Kitchen:
@@ -126,10 +130,15 @@ class Kitchen:
     def _softmax(self, r: Recipe) -> tuple[Floats, Floats, Floats]:
         """p, log p and log Σ exp z."""
         key = (r.cap, r.fed, r.temperature, r.form, r.base, r.shifted, r.over, r.keepdims)
-        if key not in self._kept:
-            self._kept[key] = self._new_softmax(r)
-        kept: tuple[Floats, Floats, Floats] = self._kept[key]
-        return kept
+        found: tuple[Floats, Floats, Floats] | None = self._kept.get(key)
+        if found is None:
+            found = self._new_softmax(r)
+            self._keep(key, found, right=r == RIGHT)
+        return found
+
+    def _keep(self, key: Any, value: Any, *, right: bool) -> None:
+        if right or self.q.z.size <= _KEPT_UP_TO:
+            self._kept[key] = value
 
     def _new_softmax(self, r: Recipe) -> tuple[Floats, Floats, Floats]:
         z = self._fed(r)
@@ -191,6 +200,8 @@ class Kitchen:
             raise ValueError
         if r.over not in (-1, None) and r.output == "other axis":
             p = np.moveaxis(p, r.over, -1)
+        if r.gain != 1.0:
+            return r.gain * self._matrix(replace(r, gain=1.0))
         j = JACOBIANS[r.jacobian]
         if r.output == "diagonal":
             return self.q.restore(j.d(p) + (j.outer * p + j.left + j.right) * p)
@@ -217,7 +228,8 @@ class Kitchen:
 
     def _product(self, u: Floats, p: Floats, r: Recipe) -> Floats:
         j = JACOBIANS[r.jacobian]
-        total = j.d(p) * u
+        total = j.d(p) * u * r.gain
+        u = u * r.gain
         if j.outer or j.right:
             mean = (p * u).sum(axis=r.sum_over, keepdims=r.sum_keepdims or r.sum_over is None)
             total = total + j.outer * p * mean + j.right * mean
@@ -233,10 +245,11 @@ class Kitchen:
     def _mass(self, r: Recipe) -> tuple[Floats, Floats, Floats, NDBool]:
         """W, (*R, C); ΣW and the weight of each row in the mean, (*R, 1); which rows count, (*R, 1)."""
         key = (r.targets, r.shift, r.smoothing, r.weight, r.target_sum, r.ignored)
-        if key not in self._kept:
-            self._kept[key] = self._new_mass(r)
-        kept: tuple[Floats, Floats, Floats, NDBool] = self._kept[key]
-        return kept
+        found: tuple[Floats, Floats, Floats, NDBool] | None = self._kept.get(key)
+        if found is None:
+            found = self._new_mass(r)
+            self._keep(key, found, right=r == RIGHT)
+        return found
 
     def _new_mass(self, r: Recipe) -> tuple[Floats, Floats, Floats, NDBool]:
         q, classes = self.q, self.q.z.shape[-1]
@@ -245,8 +258,10 @@ class Kitchen:
             t = q.indices
             if q.ignore_index is not None and r.ignored == "left out":
                 counts = (t != q.ignore_index)[..., None]
-            elif r.ignored == "wrapped":
-                t = np.where((t < 0) & (t >= -classes), t + classes, t)
+            elif r.ignored == "modulo":
+                t = np.where(t == q.ignore_index, t % classes, t)
+            elif r.ignored == "first class":
+                t = np.where(t == q.ignore_index, 0, t)
             T = shifted_one_hot(t, classes, r)
         else:
             assert q.probabilities is not None
@@ -272,9 +287,9 @@ class Kitchen:
 
     def divisors(self, r: Recipe) -> tuple[float, float]:
         """What a mean divides the loss proper, and the z_loss part, by; 1 where nothing is averaged."""
-        _, _, of_row, counts = self._mass(r)
         if self.q.reduction != "mean" or r.divide == "one":
             return 1.0, 1.0
+        _, _, of_row, counts = self._mass(r)
         if r.divide != "given":
             count = float(counts.sum() if r.divide == "counted" else counts.size)
             return count, count
@@ -302,8 +317,16 @@ class Kitchen:
         W, total, _, counts = self._mass(r)
         p, _, lse = self._softmax(r)
         divisor, count = self.divisors(r)
-        if r.jacobian != "right" or r.point in ("logits in J", "logits in dE/dA") or r.output != "asked" or r.added:
+        if (
+            r.jacobian != "right"
+            or r.outer == "right"
+            or r.point in ("logits in J", "logits in dE/dA")
+            or r.output != "asked"
+            or r.added
+        ):
             a = z_of(q, r) if r.point in ("logits", "logits in dE/dA") else p
+            if r.outer == "right":
+                a = self._softmax(RIGHT)[0]
             if r.added:
                 a = np.clip(a, r.added, 1.0 - r.added) if r.clipped else a + r.added
             g = -np.where(W == 0.0, 0.0, W / a) / divisor
@@ -315,6 +338,8 @@ class Kitchen:
             grad = np.where(counts, at * total - (W if r.subtracted else 0.0), 0.0) / divisor
             if r.fed == "through":
                 grad = self._product(grad, self._softmax(RIGHT)[0], RIGHT)
+        if r.gain != 1.0 and r.jacobian == "right":
+            grad = r.gain * grad
         if r.log_base != math.e:
             grad = grad / math.log(r.log_base)
         if q.weight is not None and r.weight == "columns":
