@@ -271,6 +271,31 @@ def test_out_over_integer_logits(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [*calls.PRODUCTS, "cross_entropy_hvp"])
+@pytest.mark.parametrize("dtype", [">f8", ">i8", np.longdouble], ids=str)
+def test_out_over_a_tangent_that_is_copied(name: str, dtype: Any) -> None:
+    tangent = np.zeros(SHAPE, dtype)
+    out = tangent.reshape(-1).view(np.float64)[:60].reshape(SHAPE)
+    argument = calls.tangent_name(name)
+    refused(name, {argument: tangent, "out": out}, ValueError, ("`out`", "shares memory", f"`{argument}`"))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name in calls.WITH_OUT])
+def test_out_over_a_second_array_that_is_copied(name: str) -> None:
+    memory = np.zeros(60)
+    out, foreign = memory.reshape(SHAPE), memory.view(">f8")
+    shared: list[dict[str, Any]] = [
+        {"targets": foreign.reshape(SHAPE)},
+        {"targets": memory.view(">i8")[:12].reshape(ROWS)},
+        {"weight": foreign[:CLASSES]},
+        {"grad_output": foreign[:12].reshape(ROWS), "reduction": "none"},
+        {"grad_output": memory[7:8].reshape(())},
+    ]
+    for changes in shared:
+        says = ("`out`", "shares memory", f"`{next(iter(changes))}`")
+        refused(name, {**changes, "out": out}, ValueError, says)
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 

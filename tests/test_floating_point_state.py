@@ -38,6 +38,7 @@ def test_the_caller_is_told_nothing(backend: str, dtype: np.dtype, name: str) ->
     variants: list[dict[str, Any]] = [{}]
     if name in calls.WITH_TANGENT:
         changes[calls.tangent_name(name)] = np.stack([logits[::-1], logits])
+        variants.append({calls.tangent_name(name): np.full(logits.shape, np.finfo(np.longdouble).max)})
     if name in LOSSES:
         targets = np.arange(rows[0] * rows[1]).reshape(rows) % SHAPE[AXIS]
         targets[1] = -100
@@ -48,6 +49,8 @@ def test_the_caller_is_told_nothing(backend: str, dtype: np.dtype, name: str) ->
         ]
         variants += [
             {"targets": np.abs(logits), "weight": np.array([0.0, 1e300, 1e-300, np.inf, 1.0])},
+            {"targets": targets, "weight": np.full(SHAPE[AXIS], np.inf)},
+            {"targets": targets, "weight": np.full(SHAPE[AXIS], np.finfo(np.longdouble).max)},
             {"targets": np.full(rows, 99), "check_targets": False},
             {"targets": np.full(rows, -100)},
         ]
@@ -57,7 +60,7 @@ def test_the_caller_is_told_nothing(backend: str, dtype: np.dtype, name: str) ->
     with np.errstate(all="call", call=lambda kind, _: told.append(kind)):
         before = np.geterr()
         for variant in variants:
-            calls.call(name, **changes, **variant)
+            calls.call(name, **changes | variant)
         assert np.geterr() == before
     assert told == []
 

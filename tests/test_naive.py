@@ -84,6 +84,18 @@ def test_every_option_of_the_loss(options: dict[str, Any], dense: bool, reductio
     agree("cross_entropy_grad", targets=targets, reduction=reduction, grad_output=scale, **options)
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 4), (0, 0)])
+def test_no_classes_or_no_rows(shape: tuple[int, int]) -> None:
+    z = np.zeros(shape)
+    rows, classes = shape
+    assert naive.softmax(z).shape == shape
+    assert naive.softmax_jacobian(logits=z).shape == (rows, classes, classes)
+    assert naive.softmax_vjp(z, logits=z).shape == shape
+    for targets in (z, np.full(rows, -100)):
+        assert naive.cross_entropy_grad(z, targets, reduction="sum").shape == shape
+        assert naive.cross_entropy(z, targets, reduction="sum") == 0.0
+
+
 def test_the_jacobian_of_a_batch_is_b_by_c_by_c() -> None:
     assert naive.softmax_jacobian(logits=LOGITS, axis=AXIS).shape == (*ROWS, CLASSES, CLASSES)
     assert naive.softmax_jacobian(logits=LOGITS[:, :, 0]).shape == (3, CLASSES, CLASSES)

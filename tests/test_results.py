@@ -132,6 +132,25 @@ def test_nested_sequences_become_float64(backend: str, make: Any) -> None:
     single = [np.float32(1), np.float32(2)]  # what a list holds does not decide
     assert softgrad.softmax(single).dtype == np.float64
     assert softgrad.softmax([np.array([1, 2], "f4"), np.array([3, 4], "f4")]).dtype == np.float64
+    long = make((10**30, -(2**70), 3 * 10**30))  # integers beyond 64 bits
+    same(softgrad.softmax(long), softgrad.softmax(np.array(long, np.float64)))
+    same(
+        softgrad.softmax_jvp(long, logits=[0.0, 1.0, 2.0]),
+        softgrad.softmax_jvp(np.array(long, float), logits=[0, 1, 2]),
+    )
+
+
+def test_a_list_of_bfloat16_becomes_float64(backend: str) -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    same(softgrad.softmax([bfloat16(1), bfloat16(2)]), softgrad.softmax([1.0, 2.0]))
+
+
+def test_options_may_be_scalars_of_any_real_dtype(backend: str) -> None:
+    number = pytest.importorskip("ml_dtypes").bfloat16(0.5)
+    expected = calls.call("cross_entropy_grad", label_smoothing=0.5, z_loss=0.5, softcap=0.5, grad_output=0.5)
+    for half in (number, np.float16(0.5), np.longdouble(0.5), np.array(0.5, np.float32), np.array(number)):
+        options = {"label_smoothing": half, "z_loss": half, "softcap": half, "grad_output": half}
+        same(calls.call("cross_entropy_grad", **options), expected)
 
 
 def test_a_memory_map_is_an_array(backend: str, tmp_path: Any) -> None:

@@ -28,35 +28,43 @@ _LONGEST = 8  # bytes of the longest real dtype that backends take
 # --- library and dtype ------------------------------------------------------------------------------------------------
 
 
-def main_input(name: str, array: Any) -> tuple[Backend, Array]:
+Copies = dict[str, Array]
+"""The caller's own arrays, by argument, that had to be copied to another dtype: `out` may not lie over them either."""
+
+
+def main_input(name: str, array: Any, copies: Copies) -> tuple[Backend, Array]:
     """The array that decides backend, shape, dtype and kind of the result; integers become float64."""
     backend = backend_for(name, array)
     native = backend.adopt(name, array)
     dtype = native.dtype
     if _is_one_of_the_four(dtype):
         return backend, native
-    if dtype.kind in "iu" or (native.size == 0 and isinstance(array, list | tuple)):
+    if (
+        dtype.kind in "iu"
+        or (native.size == 0 and isinstance(array, list | tuple))
+        or _are_long_integers(array, native)
+    ):
+        copies[name] = native
         return backend, native.astype(np.float64)
     raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected {_FOUR} (integers become float64)")
 
 
-def real_input(backend: Backend, name: str, array: Any, like: Array) -> Array:
+def real_input(backend: Backend, name: str, array: Any, like: Array, copies: Copies) -> Array:
     """A second array of the call (tangent, weight, …): any floating or integer dtype."""
     native = backend.adopt(name, array, like)
-    dtype = native.dtype
-    if _is_one_of_the_four(dtype):
-        return native
-    if dtype.kind in "fiu":
-        return _plain(native)
-    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected a floating or integer dtype")
+    if _is_real(native.dtype):
+        return _plain(name, native, copies)
+    if _are_long_integers(array, native):
+        return native.astype(np.float64)
+    raise TypeError(f"`{name}` has dtype {_spell(native.dtype)}; expected a floating or integer dtype")
 
 
-def target_input(backend: Backend, targets: Any, logits: Array) -> Array:
+def target_input(backend: Backend, targets: Any, logits: Array, copies: Copies) -> Array:
     """Class indices (one axis fewer than the logits) or probabilities (as many)."""
     native = backend.adopt("targets", targets, logits)
     dtype = native.dtype
     if dtype.kind in "iu":
-        return _plain(native)
+        return _plain("targets", native, copies)
     if native.size == 0 and isinstance(targets, list | tuple):
         return native.astype(np.int64)  # an empty list says nothing of its dtype
     if native.ndim != logits.ndim:
@@ -67,21 +75,24 @@ def target_input(backend: Backend, targets: Any, logits: Array) -> Array:
     if _is_one_of_the_four(dtype):
         return native
     if dtype.kind == "f":
-        return _plain(native)
+        return _plain("targets", native, copies)
     raise TypeError(
         f"`targets` has dtype {_spell(dtype)}; expected a floating or integer dtype for probabilities, "
         "an integer one for class indices"
     )
 
 
-def scale_input(backend: Backend, grad_output: Any, like: Array) -> Array | float:
+def scale_input(backend: Backend, grad_output: Any, like: Array, copies: Copies) -> Array | float:
     """`grad_output`: a number, None for 1, or a real array."""
     if grad_output is None:
         return 1.0
     if isinstance(grad_output, _NUMBERS) and not isinstance(grad_output, bool):
         return _as_float(grad_output)
-    native = real_input(backend, "grad_output", grad_output, like)
-    return float(native) if native.ndim == 0 and isinstance(native, np.ndarray) else native
+    native = real_input(backend, "grad_output", grad_output, like, copies)
+    if native.ndim == 0 and isinstance(native, np.ndarray):
+        copies.setdefault("grad_output", native)
+        return float(native)
+    return native
 
 
 def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array | None:
@@ -105,17 +116,32 @@ def _is_one_of_the_four(dtype: Any) -> bool:
     return True
 
 
+def _is_real(dtype: Any) -> bool:
+    return dtype.kind in "fiu" or _is_one_of_the_four(dtype)  # to NumPy, bfloat16 is of kind "V"
+
+
+def _are_long_integers(given: Any, native: Array) -> bool:
+    """Whether a sequence is of Python's integers, some beyond 64 bits, all within float64."""
+    return (
+        native.dtype.kind == "O"
+        and not isinstance(given, np.ndarray)
+        and all(type(element) is int and element.bit_length() < 1024 for element in native.flat)
+    )
+
+
 def _is_array(array: Any) -> bool:
     speaks = ("__array__", "__dlpack__", "__cuda_array_interface__")
     return any(hasattr(type(array), protocol) for protocol in speaks) and not isinstance(array, np.generic)
 
 
-def _plain(native: Array) -> Array:
+def _plain(name: str, native: Array, copies: Copies) -> Array:
     """In the machine's byte order and no longer than 64 bits: what backends take."""
     dtype = native.dtype
-    if dtype.itemsize > _LONGEST:
-        return native.astype(np.float64)
-    return native if dtype.isnative else native.astype(dtype.newbyteorder("="))
+    if dtype.itemsize <= _LONGEST and dtype.isnative:
+        return native
+    copies[name] = native
+    with np.errstate(over="ignore", under="ignore"):
+        return native.astype(np.float64 if dtype.itemsize > _LONGEST else dtype.newbyteorder("="))
 
 
 def _spell(dtype: Any) -> str:
@@ -260,8 +286,8 @@ def _number(name: str, value: Any) -> float:
         return value
     if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         return _as_float(value)
-    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu":
-        return float(value)
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and _is_real(value.dtype):
+        return _as_float(value)
     raise TypeError(f"`{name}` is {value!r}; expected a number")
 
 
@@ -276,12 +302,17 @@ def _as_float(value: Any) -> float:
 
 
 def out_memory(
-    backend: Backend, out: Array, shape: tuple[int, ...], twins: dict[str, Array], others: dict[str, Any]
+    backend: Backend,
+    out: Array,
+    shape: tuple[int, ...],
+    twins: dict[str, Array],
+    others: dict[str, Any],
+    copies: Copies,
 ) -> None:
     """Judge the shape and memory of `out`.
 
     `twins` are the inputs of the result's shape, any of whose very views `out` may be; it shares no memory with
-    `others`, of which only the arrays count.
+    `others`, of which only the arrays count, nor with what was copied.
     """
     if out.shape != shape:
         raise ValueError(f"`out` has shape {out.shape}; expected {shape}")
@@ -298,15 +329,9 @@ def out_memory(
                 f"`out` overlaps `{name}`; expected the very same view (memory, shape, strides, dtype), "
                 "or memory that shares nothing with it"
             )
-    for name, array in others.items():
+    for name, array in (*others.items(), *copies.items()):
         if hasattr(array, "dtype") and backend.overlap(out, array) != "none":
             raise ValueError(f"`out` shares memory with `{name}`; expected memory that shares nothing with it")
-
-
-def converted(backend: Backend, name: str, given: Any, native: Array) -> dict[str, Array]:
-    """The caller's own main input, where `native` is a copy of it in another dtype: `out` may not lie over it."""
-    own = backend.adopt(name, given)
-    return {} if own.dtype == native.dtype else {name: own}
 
 
 def _overlaps_itself(array: Array) -> bool:

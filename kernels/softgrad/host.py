@@ -38,7 +38,10 @@ def adopt(name: str, array: Any, like: Any = None) -> NDArray[Any]:
     except ValueError as error:
         raise ValueError(f"`{name}` is a ragged nested sequence: {error}") from None
     # Sequences become float64 (or stay integers) whatever NumPy scalars they hold, as the contract of lists is.
-    return adopted.astype(np.float64) if adopted.dtype.kind == "f" else adopted
+    if adopted.dtype.kind == "f" or adopted.dtype.name == "bfloat16":
+        with np.errstate(over="ignore", under="ignore"):
+            return adopted.astype(np.float64)
+    return adopted
 
 
 def _judge_elements(name: str, sequence: Any) -> None:

@@ -42,11 +42,12 @@ class LossCall:
     ) -> None:
         axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets = options
         # Library and dtype.
-        backend, z = arguments.main_input("logits", logits)
-        t = arguments.target_input(backend, targets, z)
-        w = None if weight is None else arguments.real_input(backend, "weight", weight, z)
-        v: Any = None if tangent is _ABSENT else arguments.real_input(backend, "tangent", tangent, z)
-        g = arguments.scale_input(backend, grad_output, z)
+        copies: arguments.Copies = {}
+        backend, z = arguments.main_input("logits", logits, copies)
+        t = arguments.target_input(backend, targets, z, copies)
+        w = None if weight is None else arguments.real_input(backend, "weight", weight, z, copies)
+        v: Any = None if tangent is _ABSENT else arguments.real_input(backend, "tangent", tangent, z, copies)
+        g = arguments.scale_input(backend, grad_output, z, copies)
         self._native_out = arguments.out_input(backend, out, z, "logits")
         # Axis and shapes.
         axis = arguments.class_axis(axis, z, "logits")
@@ -76,8 +77,7 @@ class LossCall:
                 twins, others = {}, others | twins
             if v is not None:
                 twins["tangent"] = v
-            others |= arguments.converted(backend, "logits", logits, z)
-            arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others)
+            arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others, copies)
         # Values.
         if check and not dense:
             arguments.target_values(backend, t, classes, ignore_index, axis)

@@ -249,13 +249,17 @@ def cross_entropy_grad(
 
 
 def _softmax(z: Any) -> Any:
-    e = _library(z).exp(z - z.max(-1, keepdims=True))
+    e = _library(z).exp(z - _largest(z)[..., None])
     return e / e.sum(-1, keepdims=True)
 
 
 def _logsumexp(z: Any) -> Any:
-    m = z.max(-1)
+    m = _largest(z)
     return m + _library(z).log(_library(z).exp(z - m[..., None]).sum(-1))
+
+
+def _largest(z: Any) -> Any:
+    return z.max(-1) if z.shape[-1] else z.sum(-1)  # there is no largest of no classes, nor is it needed
 
 
 def _jacobian(a: Any) -> Any:

@@ -215,7 +215,7 @@ def softmax_jacobian(*, logits: Any = None, probs: Any = None, axis: int = -1, c
            [-0.25,  0.25]])
     """
     name, given = _point(logits, "probs", probs)
-    backend, point = arguments.main_input(name, given)
+    backend, point = arguments.main_input(name, given, {})
     axis = arguments.class_axis(axis, point, name)
     if _check(backend, name, check_probs):
         arguments.probs_values(backend, name, point, axis)
@@ -242,16 +242,16 @@ def _product(
     check_probs: bool | None,
 ) -> Any:
     name, given = _point(logits, point_name, point)
-    backend, z = arguments.main_input(name, given)
-    v = arguments.real_input(backend, tangent_name, tangent, z)
+    copies: arguments.Copies = {}
+    backend, z = arguments.main_input(name, given, copies)
+    v = arguments.real_input(backend, tangent_name, tangent, z, copies)
     native_out = arguments.out_input(backend, out, z, name)
     axis = arguments.class_axis(axis, z, name)
     lead = arguments.leading_axes(tangent_name, v, z, name)
     check = _check(backend, name, check_probs)
     if native_out is not None:
         twins, others = ({tangent_name: v}, {name: z}) if lead else ({tangent_name: v, name: z}, {})
-        others |= arguments.converted(backend, name, given, z)
-        arguments.out_memory(backend, native_out, v.shape, twins, others)
+        arguments.out_memory(backend, native_out, v.shape, twins, others, copies)
     if check:
         arguments.probs_values(backend, name, z, axis)
     result = writable(backend, native_out, v.shape, z, axis, lead)

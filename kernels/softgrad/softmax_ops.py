@@ -115,7 +115,7 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     >>> softgrad.logsumexp([[1000.0, 1000.0], [0.0, 0.0]])
     array([1.00069315e+03, 6.93147181e-01])
     """
-    backend, z = arguments.main_input("logits", logits)
+    backend, z = arguments.main_input("logits", logits, {})
     axis = arguments.class_axis(axis, z, "logits")
     kept = (1,) if arguments.flag("keepdims", keepdims) else ()
     lse = backend.logsumexp(rows(z, axis))
@@ -123,12 +123,12 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
 
 
 def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:
-    backend, z = arguments.main_input("logits", logits)
+    copies: arguments.Copies = {}
+    backend, z = arguments.main_input("logits", logits, copies)
     native_out = arguments.out_input(backend, out, z, "logits")
     axis = arguments.class_axis(axis, z, "logits")
     if native_out is not None:
-        others = arguments.converted(backend, "logits", logits, z)
-        arguments.out_memory(backend, native_out, z.shape, {"logits": z}, others)
+        arguments.out_memory(backend, native_out, z.shape, {"logits": z}, {}, copies)
     result = writable(backend, native_out, z.shape, z, axis)
     getattr(backend, primitive)(rows(z, axis), rows(result, axis))
     return deliver(backend, result, native_out, out, logits)

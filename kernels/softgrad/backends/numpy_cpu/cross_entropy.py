@@ -134,13 +134,14 @@ def _count(problem: Loss) -> tuple[int, float]:
     targets = problem.targets.reshape(-1)
     weight = None if problem.weight is None else problem.weight.astype(np.float64)
     count, mass = 0, Total()
-    for start in range(0, targets.size, TARGETS):
-        t, ignored, bad = classify(targets[start : start + TARGETS], classes, problem.ignore_index)
-        counting = t[~(ignored | bad)]
-        count += len(counting)
-        if weight is not None:
-            mass.add(weight[counting])
-    return count, float(count) if weight is None else mass.sum()
+    with np.errstate(all="ignore"):
+        for start in range(0, targets.size, TARGETS):
+            t, ignored, bad = classify(targets[start : start + TARGETS], classes, problem.ignore_index)
+            counting = t[~(ignored | bad)]
+            count += len(counting)
+            if weight is not None:
+                mass.add(weight[counting])
+        return count, float(count) if weight is None else mass.sum()
 
 
 class Rows:
