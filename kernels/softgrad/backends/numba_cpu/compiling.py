@@ -29,12 +29,23 @@ def helper(function: Callable[..., Any]) -> Any:
     return numba.njit(function, **_OPTIONS)
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """What the host code calls; compiled code is cached on disk where there is a folder for it."""
+def kernel(function: Callable[..., Any], *signature: Any) -> Any:
+    """What the host code calls; compiled code is cached on disk where there is a folder for it.
+
+    With a signature it is compiled at once, and for that one alone: arrays of any strides share it.
+    """
     try:
-        compiled = numba.njit(function, cache=True, **_OPTIONS)
+        compiled = _cached(function)
     except RuntimeError:  # numba's word for: no cache folder can be written to
-        return numba.njit(function, **_OPTIONS)
+        compiled = numba.njit(function, **_OPTIONS)
+    if signature:
+        compiled.compile(signature)
+        compiled.disable_compile()
+    return compiled
+
+
+def _cached(function: Callable[..., Any]) -> Any:
+    compiled = numba.njit(function, cache=True, **_OPTIONS)
     # numba asks only whether the kernel's own file has changed, not those of the helpers compiled into it.
     with suppress(AttributeError):
         file = compiled._cache._cache_file

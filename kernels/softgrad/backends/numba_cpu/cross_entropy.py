@@ -9,6 +9,7 @@ import numpy as np
 
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.memory import (
+    FORMATS,
     NOTHING,
     Array,
     describe,
@@ -22,14 +23,13 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
-    FORMATS,
-    contiguous,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
     share_sixteen,
     streams,
+    write_contiguous,
 )
 from softgrad.backends.numba_cpu.targets import classify, sum_rows
 from softgrad.backends.numba_cpu.threads import share
@@ -51,14 +51,13 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
     elif grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
         _by_rows(problem, laid, values, grad)
     else:
-        with contiguous(grad) as result:
-            _by_rows(problem, laid, values, result)
+        write_contiguous(grad, lambda result: _by_rows(problem, laid, values, result))
     return None if values is None else laid.result(values, when_nothing_counts=np.nan)[0]
 
 
 def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None) -> None:
     """An integer target in each row, in float32; the rows that need more, by tiles."""
-    z, fmt = problem.z, FORMATS[problem.z.dtype.name]
+    z, fmt = problem.z, FORMATS[problem.z.dtype]
     of_loss = NOTHING if values is None else describe_per_row(values[0])
     of_grad = NOTHING if grad is None else describe(grad)
     arguments = (

@@ -14,36 +14,48 @@ from softgrad.backends.numba_cpu.tiles import BFLOAT16, FLOAT16, FLOAT32, FLOAT6
 Array = NDArray[Any]
 Described = tuple[int, int, int, int, int, int]
 
-_KINDS = {"float64": FLOAT64, "float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 NOTHING: Described = (0, 0, 0, 0, 0, 1)
 
 
-def kind(array: Array) -> int:
-    """The kernels' name of a dtype."""
-    return _KINDS[array.dtype.name]
+class _OfDtype(dict[Any, Any]):
+    """What belongs to a dtype, looked up by its name once: a name takes NumPy two microseconds to spell."""
+
+    def __init__(self, by_name: dict[str, Any]) -> None:
+        super().__init__()
+        self._by_name = by_name
+
+    def __missing__(self, dtype: Any) -> Any:
+        found = self._by_name.get(dtype.name) if dtype.isnative else None
+        self[dtype] = found
+        return found
+
+
+# The kernels' names of dtypes: a kind; for those computed with in float32, also a number whose type names the format.
+KINDS = _OfDtype({"float64": FLOAT64, "float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16})
+FORMATS = _OfDtype({"float32": np.float32(0), "float16": np.int16(0), "bfloat16": np.uint16(0)})
 
 
 def readable(array: Array) -> Array:
     """An array in a dtype the kernels read: itself, or a float64 copy of integers and exotic floats."""
-    return array if array.dtype.name in _KINDS and array.dtype.isnative else array.astype(np.float64)
+    return array if KINDS[array.dtype] is not None else array.astype(np.float64)
 
 
 def describe(array: Array) -> Described:
     """Address, strides of (outer, class, inner), kind, length of inner: of an (outer, C, inner) array."""
     outer, classes, inner = array.strides
-    return array.ctypes.data, outer, classes, inner, kind(array), array.shape[2]
+    return array.ctypes.data, outer, classes, inner, KINDS[array.dtype], array.shape[2]
 
 
 def describe_tangents(v: Array) -> tuple[int, int, Described]:
     """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
     step, outer, classes, inner = v.strides
-    return v.shape[0], step, (v.ctypes.data, outer, classes, inner, kind(v), v.shape[3])
+    return v.shape[0], step, (v.ctypes.data, outer, classes, inner, KINDS[v.dtype], v.shape[3])
 
 
 def describe_per_row(array: Array) -> Described:
     """The same of an (outer, inner) array of floats."""
     outer, inner = array.strides
-    return array.ctypes.data, outer, 0, inner, kind(array), array.shape[1]
+    return array.ctypes.data, outer, 0, inner, KINDS[array.dtype], array.shape[1]
 
 
 def describe_targets(targets: Array) -> Described:

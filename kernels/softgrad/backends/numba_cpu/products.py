@@ -7,18 +7,25 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_products
-from softgrad.backends.numba_cpu.memory import Array, describe, describe_tangents, readable, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.memory import (
+    FORMATS,
+    Array,
+    describe,
+    describe_tangents,
+    readable,
+    tile_scratch,
+    tile_work,
+)
 from softgrad.backends.numba_cpu.middle_products import product_middle
 from softgrad.backends.numba_cpu.narrow_products import product_columns
 from softgrad.backends.numba_cpu.single_rows import (
-    FORMATS,
-    contiguous,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
     share_sixteen,
     streams,
+    write_contiguous,
 )
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.wide_products import product_rows
@@ -33,11 +40,9 @@ def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
         kind = tile_products.LOGITS if is_logits else tile_products.PROBS
         _by_tiles(tile_products.SOFTMAX, kind, v, point, out)
     elif has_long_rows(point):
-        with contiguous(out) as result:
-            _by_rows(v if v.strides[2] == v.itemsize else _class_last(v), point, result)
+        write_contiguous(out, lambda result: _by_rows(_class_last(v), point, result))
     elif has_middle_rows(point):
-        with contiguous(out) as result:
-            _by_sixteen(product_middle, v if v.strides[2] == v.itemsize else _class_last(v), point, result)
+        write_contiguous(out, lambda result: _by_sixteen(product_middle, _class_last(v), point, result))
     else:
         _by_sixteen(product_columns, v, point, out)
 
@@ -53,8 +58,8 @@ def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
 
 
 def _class_last(v: Array) -> Array:
-    """A copy whose class axis is contiguous."""
-    return np.ascontiguousarray(v.swapaxes(-1, -2)).swapaxes(-1, -2)
+    """The same with a contiguous class axis."""
+    return v if v.strides[2] == v.itemsize else np.ascontiguousarray(v.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 def _by_rows(v: Array, z: Array, out: Array) -> None:
@@ -63,7 +68,7 @@ def _by_rows(v: Array, z: Array, out: Array) -> None:
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
     of_z, past_caches = describe(z), streams(out, v, z)
-    v_fmt, fmt = FORMATS[v.dtype.name], FORMATS[z.dtype.name]
+    v_fmt, fmt = FORMATS[v.dtype], FORMATS[z.dtype]
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         product_rows(
@@ -78,7 +83,7 @@ def _by_sixteen(kernel: Any, v: Array, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
-    of_z, v_fmt, fmt = describe(z), FORMATS[v.dtype.name], FORMATS[z.dtype.name]
+    of_z, v_fmt, fmt = describe(z), FORMATS[v.dtype], FORMATS[z.dtype]
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         kernel(

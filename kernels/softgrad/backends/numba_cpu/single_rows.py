@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numba
 import numpy as np
 
-from softgrad.backends.numba_cpu.memory import Array, Scratch
+from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch
 from softgrad.backends.numba_cpu.threads import share
 
-# What the kernels take for a dtype: a number whose type names the fmt.
-FORMATS: dict[str, Any] = {"float32": np.float32(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
 SHORT, MIDDLE = 32, 384
 # Results larger than this are written past the caches.
 LARGE_BYTES = 2**24
+# Up to this many elements the way to a kernel costs as much as what it does.
+FEW = 4096
 # Elements that a thread takes at a time.
 CHUNK = 2**15
 
 
 def is_single(array: Array) -> bool:
     """Whether numbers of this dtype are computed with in float32."""
-    return array.dtype.name in FORMATS
+    return FORMATS[array.dtype] is not None
 
 
 def has_long_rows(z: Array) -> bool:
@@ -41,15 +43,22 @@ def streams(out: Array, *inputs: Array) -> bool:
     return out.nbytes >= LARGE_BYTES and all(out.ctypes.data != array.ctypes.data for array in inputs)
 
 
-@contextmanager
-def contiguous(out: Array) -> Iterator[Array]:
-    """Memory for a result, written row by row: `out` itself, or a stand-in where its class axis is strided."""
+def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
+    """Let `write` fill a result row by row: `out` itself, or a stand-in where its class axis is strided."""
     if out.strides[-2] == out.itemsize:
-        yield out
-    else:
-        stand_in = np.empty((*out.shape[:-2], out.shape[-1], out.shape[-2]), out.dtype).swapaxes(-1, -2)
-        yield stand_in
-        out[...] = stand_in
+        write(out)
+        return
+    stand_in = np.empty((*out.shape[:-2], out.shape[-1], out.shape[-2]), out.dtype).swapaxes(-1, -2)
+    write(stand_in)
+    out[...] = stand_in
+
+
+@cache
+def for_few(function: Callable[..., Any], fmt: Any) -> Any:
+    """A kernel for a few rows of (outer, C, inner) arrays of any strides: (z, out, rows to do otherwise, format)."""
+    number = numba.typeof(fmt)
+    z, out = (numba.types.Array(number, 3, "A", readonly=readonly, aligned=True) for readonly in (True, False))
+    return kernel(function, z, out, numba.types.Array(numba.int64, 1, "C"), number)
 
 
 def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:

@@ -7,18 +7,27 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_softmax
-from softgrad.backends.numba_cpu.memory import Array, Described, describe, describe_per_row, tile_scratch, tile_work
-from softgrad.backends.numba_cpu.middle_softmax import softmax_middle
-from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns
-from softgrad.backends.numba_cpu.single_rows import (
+from softgrad.backends.numba_cpu.memory import (
     FORMATS,
-    contiguous,
+    Array,
+    Described,
+    describe,
+    describe_per_row,
+    tile_scratch,
+    tile_work,
+)
+from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_middle_few
+from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
+from softgrad.backends.numba_cpu.single_rows import (
+    FEW,
+    for_few,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
     share_sixteen,
     streams,
+    write_contiguous,
 )
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
@@ -32,13 +41,11 @@ def softmax(z: Array, out: Array) -> None:
     if not is_single(z):
         _by_tiles(tile_softmax.SOFTMAX, z, describe(out))
     elif has_long_rows(z):
-        with contiguous(out) as result:
-            _by_rows(z, result)
+        write_contiguous(out, lambda result: _by_rows(z, result))
     elif has_middle_rows(z):
-        with contiguous(out) as result:
-            _by_sixteen(softmax_middle, z, result)
+        write_contiguous(out, lambda result: _by_sixteen(softmax_middle, softmax_middle_few, z, result))
     else:
-        _by_sixteen(softmax_columns, z, out)
+        _by_sixteen(softmax_columns, softmax_columns_few, z, out)
 
 
 def log_softmax(z: Array, out: Array) -> None:
@@ -58,7 +65,7 @@ def logsumexp(z: Array) -> Array:
 
 def _by_rows(z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
-    fmt, of_z, of_out, past_caches = FORMATS[z.dtype.name], describe(z), describe(out), streams(out, z)
+    fmt, of_z, of_out, past_caches = FORMATS[z.dtype], describe(z), describe(out), streams(out, z)
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         softmax_rows(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, past_caches, fmt)
@@ -68,16 +75,27 @@ def _by_rows(z: Array, out: Array) -> None:
         _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
 
 
-def _by_sixteen(kernel: Any, z: Array, out: Array) -> None:
+def _by_sixteen(kernel: Any, few: Any, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
-    fmt, of_z, of_out = FORMATS[z.dtype.name], describe(z), describe(out)
+    fmt = FORMATS[z.dtype]
+    hard: Array | None
+    if z.size <= FEW and z.flags.aligned and out.flags.aligned:
+        hard = np.empty(1 + outer * inner, np.int64)
+        if z.itemsize == 2:
+            for_few(few, fmt)(z.view(fmt.dtype), out.view(fmt.dtype), hard, fmt)
+        else:
+            for_few(few, fmt)(z, out, hard, fmt)
+        count = int(hard[0])
+        hard = hard[1 : 1 + count] if count else None
+    else:
+        of_z, of_out = describe(z), describe(out)
 
-    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        kernel(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, fmt)
+        def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+            kernel(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, fmt)
 
-    hard = share_sixteen(z, run)
+        hard = share_sixteen(z, run)
     if hard is not None:
-        _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
+        _by_tiles(tile_softmax.SOFTMAX, z, describe(out), hard)
 
 
 def _by_tiles(operation: int, z: Array, out: Described, which: Array | None = None) -> None:

@@ -121,11 +121,13 @@ def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
     """Call ``run(counter)`` in as many threads as the work is worth; it takes tasks from the int64 at that address."""
     counter = np.zeros(1, np.int64)
     address = counter.ctypes.data
-    threads = min(allowed(), tasks, elements // WORTH)
-    if threads <= 1:
-        run(address)
-    else:
+    threads = min(tasks, elements // WORTH)
+    if threads > 1:
+        threads = min(threads, allowed())
+    if threads > 1:
         _pool.run(lambda: run(address), threads)
+    else:
+        run(address)
 
 
 def allowed() -> int:
