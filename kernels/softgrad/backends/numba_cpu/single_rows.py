@@ -54,9 +54,9 @@ def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
 
 
 @cache
-def for_few(function: Callable[..., Any], fmt: Any) -> Any:
-    """A kernel for a few rows of (outer, C, inner) arrays of any strides: (z, out, rows to do otherwise, format)."""
-    number = numba.typeof(fmt)
+def for_few(function: Callable[..., Any], stored: Any) -> Any:
+    """A kernel for a few rows, arrays of any strides: (z, out, list of rows to do otherwise, number of that dtype)."""
+    number = numba.from_dtype(stored)
     z, out = (numba.types.Array(number, 3, "A", readonly=readonly, aligned=True) for readonly in (True, False))
     return kernel(function, z, out, numba.types.Array(numba.int64, 1, "C"), number)
 

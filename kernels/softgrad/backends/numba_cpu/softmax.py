@@ -82,9 +82,9 @@ def _by_sixteen(kernel: Any, few: Any, z: Array, out: Array) -> None:
     if z.size <= FEW and z.flags.aligned and out.flags.aligned:
         hard = np.empty(1 + outer * inner, np.int64)
         if z.itemsize == 2:
-            for_few(few, fmt)(z.view(fmt.dtype), out.view(fmt.dtype), hard, fmt)
+            for_few(few, fmt.dtype)(z.view(fmt.dtype), out.view(fmt.dtype), hard, fmt)
         else:
-            for_few(few, fmt)(z, out, hard, fmt)
+            for_few(few, fmt.dtype)(z, out, hard, fmt)
         count = int(hard[0])
         hard = hard[1 : 1 + count] if count else None
     else:
