@@ -24,11 +24,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Bytes of one array of a block: the handful that a primitive keeps then fit a 2 MB second-level cache, and NumPy's
-# overhead per call (about a microsecond, for some thirty calls) stays under a nanosecond per element.
-BLOCK_BYTES = 2**18
+# Bytes of one array of a block.  NumPy's overhead per call is about a microsecond, for some thirty calls: float32 rows,
+# with two to four arrays, take larger blocks than float64 ones with a dozen.
+BLOCK_BYTES = {np.dtype(np.float32): 2**20, np.dtype(np.float64): 2**18}
+COLUMN_BYTES = {np.dtype(np.float32): 2**19, np.dtype(np.float64): 2**18}
 # Up to here a transposed copy costs less than NumPy's overhead per row.
 SHORT = 32
+# Up to here the last operation of a block of columns may as well write across them.
+FEW = 12
 # Fewer columns than this would waste most of each cache line that a strided class axis touches.
 FEWEST_COLUMNS = 4
 
@@ -109,6 +112,11 @@ class Block:
         part = array[self.outer, :, self.inner]
         return None if self.columns or part.shape[2] != 1 else part[:, :, 0].T
 
+    def destination(self, array: Array) -> Array | None:
+        """(C, n) over the array's own memory where a result is best written to it at once, else None."""
+        part = array[self.outer, :, self.inner]
+        return part[:, :, 0].T if part.shape[2] == 1 and not (self.columns and part.shape[1] > FEW) else None
+
     def store(self, array: Array, values: Array) -> None:
         """Write (C, n) values to this block of an (outer, C, inner) array, rounded once; 16-bit ones from float32."""
         if array.dtype.itemsize == 2 and values.dtype == np.float64:
@@ -143,7 +151,12 @@ def blocks(array: Array, computing: Any = np.float64) -> Iterator[Block]:
     outer, classes, inner = array.shape
     contiguous = classes == 1 or array.strides[1] == array.itemsize
     columns = classes <= SHORT or not contiguous
-    n = max(BLOCK_BYTES // np.dtype(computing).itemsize // max(classes, 1), FEWEST_COLUMNS if columns else 1)
+    computing = np.dtype(computing)
+    if columns:
+        n = max(COLUMN_BYTES[computing] // computing.itemsize // max(classes, 1), FEWEST_COLUMNS)
+        n = n // 64 * 64 + 16 if n > 128 else n  # no power of two between classes: they would share cache sets
+    else:
+        n = max(BLOCK_BYTES[computing] // computing.itemsize // classes, 1)
     # Whole inner runs where several fit, else pieces of one.
     k, j = (n // max(inner, 1), max(inner, 1)) if inner <= n else (1, n)
     with Arena.borrowed() as arena:

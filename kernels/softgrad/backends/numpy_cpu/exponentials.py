@@ -55,15 +55,21 @@ SCALE, SCALED_STEP = 2.0**833, float.fromhex("0x1.7ab68bd9864aap+0")
 class Shift:
     """c of each row of the (C, n) float32 logits z, whose maxima are m."""
 
-    def __init__(self, z: Array, m: Array) -> None:
-        lowest = z.min(initial=np.inf)
+    def __init__(self, block: Block, z: Array, m: Array) -> None:
+        lows = z.min(axis=0) if block.columns else z
+        lowest = lows.min(initial=np.inf)
         self.needed = not (m.max(initial=-np.inf) <= NARROW and lowest >= -NARROW)
         if self.needed:
             self.any_masked = not lowest > -np.inf
-            # 1 where the row is wide, 0 where it is narrow: what is not shifted is not split either.
-            is_wide = (~((m <= NARROW) & (z.min(axis=0) >= -NARROW))).astype(np.float32)
-            self.to_grid = is_wide * TO_GRID
-            self.c = (m - LIFT + TO_GRID - TO_GRID) * is_wide
+            if not block.columns:
+                lows = z[z.argmin(axis=0), np.arange(z.shape[1])]  # sooner found by NumPy than z.min(axis=0)
+            is_wide = ~((m <= NARROW) & (lows >= -NARROW))
+            self.to_grid: Array | np.float32 = TO_GRID
+            self.c = m - LIFT + TO_GRID - TO_GRID
+            if not is_wide.all():
+                # What is not shifted is not split either.
+                self.to_grid = is_wide * TO_GRID
+                self.c *= is_wide
 
     def exp(self, block: Block, z: Array) -> Array:
         """exp(z − c), (C, n): a new array."""

@@ -95,6 +95,14 @@ def largest_and_others(block: Block, e: Array, k: Array | None) -> tuple[Array, 
     return largest[0], others[0]
 
 
+def sum_of_others(block: Block, e: Array, k: Array | None) -> Array:
+    """The sum of the terms but the largest, at k where that is known: its place in `e` is lost."""
+    if k is None:
+        return largest_and_others(block, e, None)[1]
+    e[k, np.arange(len(k))] = 0.0
+    return sum_classes(block, e)
+
+
 def _join(largest: Array, others: Array, more: Array) -> None:
     smaller = np.minimum(largest, more)
     np.maximum(largest, more, out=largest)
