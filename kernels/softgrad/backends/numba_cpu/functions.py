@@ -83,10 +83,10 @@ def two_sum(a, b):
 
 @inlined
 def unit_below(x):
-    """The power of two at or below x ≥ 0, f64, at least 2⁻¹⁰⁰⁰; 1 for an infinity or NaN."""
+    """The power of two at or below x ≥ 0, f64, at least 2⁻¹⁰⁰⁰; 1 for 0, an infinity or NaN."""
     unit = floats(bits(x) & i64s(0x7FF << 52))
     unit = where(unit > 2.0**-1000, unit, f64s(2.0**-1000))
-    return where(x < INF, unit, f64s(1.0))
+    return where((x > 0.0) & (x < INF), unit, f64s(1.0))
 
 
 @helper
