@@ -143,17 +143,17 @@ def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
     """Σ_j W_j (m − z_j) + l ΣW + ζ lse²."""
     z_at, d_at = scratch[0], scratch[5]
     loss = sum_d * l
-    gap = m - pick(z_at, where(t < 0, i64s(0), t), tile)
+    # Halved, because m − z may overflow though its product with a mass does not.
+    gap = 0.5 * m - 0.5 * pick(z_at, where(t < 0, i64s(0), t), tile)
     # 0 · ∞ = 0: a masked target without mass.
     gap = where((h == 0.0) & (gap == INF), f64s(0.0), gap)
     # A sure row's l = rest / e may be below the smallest normal number though h l is not.
     sure = (gap == 0.0) & (l < TINY)
-    loss += where(t < 0, f64s(0.0), where(sure, times(rest_k, h, f64s(1.0), f64s(ONE)), h * (gap + l)))
+    loss += where(t < 0, f64s(0.0), where(sure, times(rest_k, h, f64s(1.0), f64s(ONE)), 2.0 * (h * (gap + 0.5 * l))))
     if has_spread:
         high, low = f64s(0.0), f64s(0.0)
         for j in range(height(tile)):
             d = load_f64(d_at + 64 * j)
-            # Halved, because m − z may overflow though its product with a mass does not.
             gap = 0.5 * m - 0.5 * load_f64(z_at + 64 * j)
             high, low = add(high, low, where((d == 0.0) & (gap == INF), f64s(0.0), gap * d))
         loss += 2.0 * total(high, low, tile)
