@@ -11,15 +11,15 @@ from tests import truth
 from tests.cases import ADVERSARIAL, DTYPES, LARGE, MODELS, TAILS, Case
 from tests.truth import assert_right
 
-# float16 and bfloat16 share float32's arithmetic: of the tails, which differ in C alone, they take every third.
+# float16 and bfloat16 share float32's arithmetic: of the tails, which differ in C alone, they take every fourth.
 CASES = [
     pytest.param(case, dtype, id=f"{case}, {dtype}")
     for cases, dtypes in (
         (ADVERSARIAL, list(DTYPES.values())),
-        (TAILS, [DTYPES["float64"], DTYPES["float32"]]),
-        (TAILS[::3], [d for d in DTYPES.values() if d.itemsize == 2]),
-        (MODELS + LARGE, [DTYPES["float32"]]),
-        (LARGE[:1], [DTYPES["float64"]]),
+        (TAILS, [DTYPES["float32"]]),
+        (TAILS[::2], [DTYPES["float64"]]),
+        (TAILS[::4], [d for d in DTYPES.values() if d.itemsize == 2]),
+        (MODELS[:4] + LARGE, [DTYPES["float32"]]),
     )
     for dtype in dtypes
     for case in cases
@@ -108,7 +108,7 @@ def drawn(seed: int):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-@pytest.mark.parametrize("seed", range(36))
+@pytest.mark.parametrize("seed", range(24))
 def test_every_option(seed, name, backend):
     dtype = DTYPES[name]
     case, options, rng = drawn(seed)
@@ -191,7 +191,6 @@ def test_negative_probabilities_that_cancel_against_smoothing(backend, request):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reduced_losses_are_added_in_twice_the_precision(dtype, backend, request):
-    known_fault(request, backend, "a float64 sum of losses overflows though their mean does not")
     """A thousand small losses beside one large one; and losses whose sum overflows though their mean does not."""
     z = np.zeros((2001, 2), dtype)
     z[:, 1] = -30.0 if dtype == np.float32 else -40.0
