@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,12 +45,18 @@ def compiler() -> tuple[str, ...]:
     raise NoCompilerError(ADVICE)
 
 
-def library(kernels: Iterable[Kernel], sanitizer: str = "", defines: tuple[str, ...] = (), edits: tuple = ()) -> Path:
+def library(kernels: Iterable[Kernel], sanitizer: str = "", edits: tuple = ()) -> Path:
     """A shared library with a function per kernel: (blocks, order, arguments).  All kernels are of one source.
 
     `edits` are (file, old text, new text), to plant a fault in a source.
     """
-    return _compiled(_text(tuple(kernels), edits), sanitizer, defines)
+    return _compiled(_text(tuple(kernels), edits), sanitizer)
+
+
+@cache
+def files_of(source: str) -> frozenset[str]:
+    """The files that a source is made of."""
+    return frozenset(re.findall(r'^#line 1 "(.+)"$', amalgamated(source), re.MULTILINE))
 
 
 def _text(kernels: tuple[Kernel, ...], edits: tuple) -> str:
@@ -74,8 +81,8 @@ def _entry(kernel: Kernel) -> str:
     )
 
 
-def _compiled(text: str, sanitizer: str, defines: tuple[str, ...]) -> Path:
-    command = [*compiler(), *FLAGS, *SANITIZERS[sanitizer], *(f"-D{define}" for define in defines)]
+def _compiled(text: str, sanitizer: str) -> Path:
+    command = [*compiler(), *FLAGS, *SANITIZERS[sanitizer]]
     key = hashlib.sha256("\0".join([*command, text]).encode()).hexdigest()[:24]
     folder = cache_folder()
     path = folder / f"{key}.so"

@@ -27,6 +27,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __cluster_dims__(...)
 
@@ -46,6 +47,7 @@
 #endif
 
 #ifdef EMULATOR_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef EMULATOR_TSAN
@@ -312,6 +314,10 @@ inline void launch(unsigned blocks, unsigned threads, unsigned cluster_size, siz
         fiber.thread = (int)t;
         fiber.turn = 0;
         fiber.waits = Waits::NO;
+#ifdef EMULATOR_ASAN
+        // A thread leaves its last frames behind, and their red zones on its stack.
+        __asan_unpoison_memory_region(fiber.stack.get(), STACK_BYTES);
+#endif
         prepare(fiber.context, fiber.stack.get(), run_thread);
 #ifdef EMULATOR_TSAN
         fiber.tsan = __tsan_create_fiber(0);

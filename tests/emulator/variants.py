@@ -12,12 +12,12 @@ from softgrad.backends.cuda.regimes import Regime
 
 
 @cache
-def keeping(itemsize: int, clusters: bool = True) -> tuple[Regime, ...]:
+def keeping(itemsize: int, arrays: int = 1) -> tuple[Regime, ...]:
     """Every regime that `regimes.keeping` can answer with, in the order of class counts."""
     found = {}
-    for contiguous in (True, False):
+    for contiguous, clusters in ((True, True), (True, False), (False, True)):
         for classes in thresholds(itemsize):
-            regime = regimes.keeping(classes, itemsize, contiguous=contiguous, clusters=clusters)
+            regime = regimes.keeping(classes, itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays)
             found[regime] = None
     return tuple(found)
 
@@ -38,6 +38,7 @@ def thresholds(itemsize: int) -> tuple[int, ...]:
     counts = {1}
     for table in (
         lambda c: regimes.keeping(c, itemsize, contiguous=True, clusters=True),
+        lambda c: regimes.keeping(c, itemsize, contiguous=True, clusters=True, arrays=2),
         lambda c: regimes.keeping(c, itemsize, contiguous=True, clusters=False),
         lambda c: regimes.keeping(c, itemsize, contiguous=False, clusters=True),
         lambda c: regimes.walking(c, contiguous=True),
@@ -66,7 +67,7 @@ def family(kernel: Kernel) -> tuple[Kernel, ...]:
         return (kernel,)
     if kernel.function in ("softmax", "products", "cross_entropy"):
         itemsize = ITEMSIZE[kernel.dtype]
-        every = dict.fromkeys((*keeping(itemsize), *keeping(itemsize, False)))
+        every = keeping(itemsize, 2 if kernel.function == "products" else 1)
     else:
         every = dict.fromkeys(walking())
     return tuple(replace(kernel, regime=regime) for regime in every)
@@ -75,10 +76,11 @@ def family(kernel: Kernel) -> tuple[Kernel, ...]:
 def everything(tangents: bool = True) -> Iterator[Kernel]:
     """Every kernel for arguments of one dtype."""
     for dtype, itemsize in ITEMSIZE.items():
-        for regime in dict.fromkeys((*keeping(itemsize), *keeping(itemsize, False))):
+        for regime in keeping(itemsize):
             for mode in ("PROBABILITIES", "LOG_PROBABILITIES", "LOG_SUM_EXP"):
                 yield kernels.softmax(mode, dtype, regime)
             yield kernels.cross_entropy(dtype, regime)
+        for regime in keeping(itemsize, arrays=2):
             for mode in ("SOFTMAX_PRODUCT", "LOG_JVP", "LOG_VJP"):
                 for is_logits in (True, False):
                     yield kernels.products(mode, is_logits, dtype, dtype, regime)

@@ -27,6 +27,7 @@ DEVICE void check_targets(const CheckArgs& a) {
 template <class T, class Real, class Team>
 DEVICE void check_rows(const CheckArgs& a) {
   using Rows = Row<T, Real, Team, 0>;
+  using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
   Team team;
   const int64 r = team.row();
@@ -37,8 +38,8 @@ DEVICE void check_rows(const CheckArgs& a) {
   Rows row{typename Rows::Steps(team, classes)};
   Sum<double> sum;
   uint32 negative = 0;
-  row.each([&](int64 j, Real(&x)[WIDTH]) { p.load(j, a.logarithms ? -infinity<Real>() : Real(0), x); },
-           [&](int64, Real(&x)[WIDTH]) {
+  row.each([&](Index j, Real(&x)[WIDTH]) { p.load(j, a.logarithms ? -infinity<Real>() : Real(0), x); },
+           [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
              for (int i = 0; i < WIDTH; ++i) {
                const double value = a.logarithms ? exp((double)x[i]) : (double)x[i];
@@ -46,7 +47,7 @@ DEVICE void check_rows(const CheckArgs& a) {
                sum.add(value);
              }
            });
-  sum = team.all(sum, Added{});
+  sum = all_of(team, sum);
   negative = team.all(negative, Larger32{});
   const double off = sum.value() - 1.0;
   if (present && team.lane() == 0 && !is_nan(off) && (negative || off > a.tolerance || off < -a.tolerance))

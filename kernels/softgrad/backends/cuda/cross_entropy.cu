@@ -14,6 +14,7 @@ namespace softgrad {
 template <class T, class Real, class Team, int V>
 DEVICE void cross_entropy(const LossArgs& a) {
   using Rows = Row<T, Real, Team, V>;
+  using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
   Team team;
   const int64 r = team.row();
@@ -21,14 +22,14 @@ DEVICE void cross_entropy(const LossArgs& a) {
   const At at(r < a.shape.rows ? r : 0, a.shape);
   const int64 classes = present ? a.shape.classes : 0;
   const Span<T, Real> z(a.z, at, classes);
-  const auto read = [&](int64 j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
+  const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
   Rows row{typename Rows::Steps(team, classes)};
-  row.load(read);
+  row.load(z, -infinity<Real>());
   Charge<Real> charge(a, at);
   const Real z_t = present ? z[charge.t] : Real(0);
   Real m = -infinity<Real>();
-  row.each(read, [&](int64, Real(&x)[WIDTH]) {
+  row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) m = nan_max(m, x[i]);
   });
@@ -36,18 +37,18 @@ DEVICE void cross_entropy(const LossArgs& a) {
   const Shift<Real> shift(is_finite(m) ? m : Real(0));
 
   // Puts x in the target's place, where this chunk has it.
-  const auto at_target = [&](int64 j, Real(&e)[WIDTH], Real x) {
-    const int64 i_t = charge.t - j;
-    if (i_t >= 0 && i_t < WIDTH) replace(e, (int)i_t, x);
+  const Index t = (Index)charge.t;
+  const auto at_target = [&](Index j, Real(&e)[WIDTH], Real x) INLINED {
+    if (t >= j && t < j + WIDTH) replace(e, (int)(t - j), x);
   };
   Sum<Real> rest;
-  row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+  row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
     at_target(j, x, Real(0));
     rest.add(tree_sum(x));
   });
-  rest = team.all(rest, Added{});
+  rest = all_of(team, rest);
   Sum<Real> s = rest;
   const Real e_t = shift.exp(z_t);
   s.add(e_t);
@@ -68,7 +69,7 @@ DEVICE void cross_entropy(const LossArgs& a) {
     const Factor<Real> factor(mass, s);
     const Real rest_t = rest.value();
     if (!dead && !broken && factor.finite()) {
-      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+      row.each(read, [&](Index j, Real(&x)[WIDTH]) {
         if constexpr (V == 0)
 #pragma unroll
           for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
@@ -79,7 +80,7 @@ DEVICE void cross_entropy(const LossArgs& a) {
       });
     } else {
       // Exactly 0 at a masked class whatever the factor is; dead rows are 0 throughout, broken ones NaN.
-      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+      row.each(read, [&](Index j, Real(&x)[WIDTH]) {
         if constexpr (V == 0)
 #pragma unroll
           for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);

@@ -35,7 +35,7 @@ DEVICE void cross_entropy_options(const LossArgs& a) {
       }
       gaps.add(tree_sum(d));
     });
-    gaps = team.all(gaps, Added{});
+    gaps = all_of(team, gaps);
     if (present && team.lane() == 0) {
       const double l = (double)row.l, lse = (double)row.lse;
       double value = (double)gaps.value() + 0.5 * ((double)row.spread * l);

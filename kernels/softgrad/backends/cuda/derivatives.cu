@@ -35,7 +35,7 @@ DEVICE void derivatives(const LossArgs& a) {
     const Span<TV, Real> v(v_row, at, classes);
     const Real v_ref = classes == 0 ? 0.0 : v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
     // u of a chunk; a masked class has none.
-    const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) {
+    const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) INLINED {
       v.load(j, 0.0, u);
       Real z[WIDTH];
       if (capped) loss.z.load(j, 0.0, z);
@@ -71,11 +71,11 @@ DEVICE void derivatives(const LossArgs& a) {
       moment.add(tree_sum(u));
       drift.add(tree_sum(d));
     });
-    const Real mean = team.all(moment, Added{}).value() / row.s.value();
+    const Real mean = all_of(team, moment).value() / row.s.value();
     const Real zeta = 2.0 * charge.zeta, v_mean = v_ref * inverse + mean;
 
     if constexpr (!HESSIAN) {
-      drift = team.all(drift, Added{});
+      drift = all_of(team, drift);
       Real slope = (h + row.spread) * mean - drift.value();
       if (zeta != 0.0) slope += zeta * row.lse * v_mean;
       if (present && team.lane() == 0) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : 0.5 * slope * unit);

@@ -122,8 +122,8 @@ struct LossRow {
     to.e_t = has_t ? shift.exp(to.z_t) : Real(0);
 
     // Neither t nor the largest classes are in this sum: both are added where they belong, never taken away.
-    Rest<Real> rest{Sum<Real>(), 0};
-    Sum<Real> spread;
+    Sum<Real> sum, spread;
+    int64 count = 0;
     int64 first = NOWHERE;
     each([&](int64 j, Real(&x)[WIDTH]) {
       Real e[WIDTH], d[WIDTH];
@@ -133,21 +133,22 @@ struct LossRow {
       for (int i = 0; i < WIDTH; ++i) {
         const bool is_largest = x[i] == to.m && j + i < classes, is_t = j + i == masses.t;
         if (is_largest && j + i < first) first = j + i;
-        rest.count += is_largest && !is_t;
+        count += is_largest && !is_t;
         e[i] = is_largest || is_t ? Real(0) : shift.exp(x[i]);
       }
-      rest.sum.add(tree_sum(e));
+      sum.add(tree_sum(e));
     });
-    rest = team.all(rest, Added{});
-    const SumAndFirst<Real> of_masses = team.all(SumAndFirst<Real>{spread, first}, Added{});
-    to.spread = of_masses.sum.value();
+    const Rest<Real> rest = team.all(Rest<Real>{Handed<Real>(sum), count}, Added{});
+    sum = rest.sum.back();
+    const SumAndFirst<Real> of_masses = team.all(SumAndFirst<Real>{Handed<Real>(spread), first}, Added{});
+    to.spread = of_masses.sum.back().value();
     to.k = of_masses.first < classes ? of_masses.first : 0;
 
-    to.rest_t = rest.sum;
+    to.rest_t = sum;
     to.rest_t.add(Real(rest.count) * e_k);
     to.s = to.rest_t;
     to.s.add(to.e_t);
-    Sum<Real> rest_k = rest.sum;
+    Sum<Real> rest_k = sum;
     const bool t_is_largest = has_t && to.z_t == to.m;
     rest_k.add(Real(t_is_largest ? rest.count : rest.count - 1) * e_k);
     if (!t_is_largest) rest_k.add(to.e_t);

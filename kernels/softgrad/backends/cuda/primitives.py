@@ -92,7 +92,7 @@ class Primitives:
         if out.size == 0:
             return
         point, v = self.plain(point), self.real(v, point)
-        kernel = kernels.products(mode, is_logits, point.dtype.name, v.dtype.name, self.keeping(point))
+        kernel = kernels.products(mode, is_logits, point.dtype.name, v.dtype.name, self.keeping(point, arrays=2))
         arguments = _PRODUCT_ARGS.pack(
             *shape_of(point), *self.view(point), *self.view(v[0]), *self.view(out[0]), len(v), step_of(v), step_of(out)
         )
@@ -152,10 +152,10 @@ class Primitives:
 
     # --- for launches ------------------------------------------------------------------------------------------------
 
-    def keeping(self, z: Array) -> regimes.Regime:
-        """The regime of a kernel that can keep rows of z in registers."""
-        clusters = self.runtime.has_clusters(z)
-        return regimes.keeping(z.shape[1], z.dtype.itemsize, contiguous=_is_contiguous(z), clusters=clusters)
+    def keeping(self, z: Array, arrays: int = 1) -> regimes.Regime:
+        """The regime of a kernel that can keep rows of z (and of another array) in registers."""
+        clusters, contiguous = self.runtime.has_clusters(z), _is_contiguous(z)
+        return regimes.keeping(z.shape[1], z.dtype.itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays)
 
     def walking(self, z: Array) -> regimes.Regime:
         """The regime of a kernel that reads rows of z again at each walk."""

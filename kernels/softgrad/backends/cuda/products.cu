@@ -7,7 +7,8 @@
 //   log_vjp        v − p Σ v
 //
 // Tangents are carried divided by a power of two, the unit of their row, so that products with lifted exponentials stay
-// in range.  They are read from memory at each walk: what was read once is in the caches of the multiprocessor.
+// in range.  Where a lane keeps the point, it keeps the tangent too, read before anything is waited for, as far as 128
+// registers hold both; else tangents are read again at each walk, from the caches.
 #include "rows.cuh"
 
 namespace softgrad {
@@ -24,6 +25,7 @@ template <int MODE, bool LOGITS, class T, class TV, class Real, class Team, int 
 DEVICE void products(const ProductArgs& a) {
   using Rows = Row<T, Real, Team, V>;
   using F = Format<Real>;
+  using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
   constexpr bool LOGARITHMS = !LOGITS && MODE != SOFTMAX_PRODUCT;
   // A class of probability 0 adds nothing to Σ p u, even where the tangent is NaN; a given probability is taken as it is.
@@ -34,55 +36,63 @@ DEVICE void products(const ProductArgs& a) {
   const At at(present ? r : 0, a.shape);
   const int64 classes = present ? a.shape.classes : 0;
   const Span<T, Real> point(a.point, at, classes);
-  const auto read = [&](int64 j, Real(&x)[WIDTH]) { point.load(j, -infinity<Real>(), x); };
+  const auto read = [&](Index j, Real(&x)[WIDTH]) { point.load(j, -infinity<Real>(), x); };
+
+  Strided v_row = a.v, out_row = a.out;
+  constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Real) <= 64;
+  Real kept_v[KEEPS ? V : 1][WIDTH];
+  const auto keep_v = [&](int first) INLINED {
+    if constexpr (KEEPS) Span<TV, Real>(v_row, at, classes).template load_all<V, Rows::Steps::STEP>(first, Real(0), kept_v);
+  };
 
   Rows row{typename Rows::Steps(team, classes)};
-  row.load(read);
+  row.load(point, -infinity<Real>());
+  keep_v(row.steps.first);
   const Real lifted_one = Shift<Real>(Real(0)).exp(Real(0));
   Real m = -infinity<Real>();
-  row.each(read, [&](int64, Real(&x)[WIDTH]) {
+  row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) m = nan_max(m, x[i]);
   });
   m = team.all(m, Larger{});
   const bool ordinary = LOGITS ? is_finite(m) : !is_nan(m);
   const Shift<Real> shift(LOGITS && ordinary ? m : Real(0));
-  const auto exponential = [&](Real x) {
+  const auto exponential = [&](Real x) INLINED {
     // Padding is −inf, and no probability: it must come out as 0.
     return LOGITS || LOGARITHMS ? shift.exp(x) : x == -infinity<Real>() ? Real(0) : x * lifted_one;
   };
-  const auto exponentials = [&](Real(&x)[WIDTH]) {
+  const auto exponentials = [&](Real(&x)[WIDTH]) INLINED {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) x[i] = exponential(x[i]);
   };
-  SumAndFirst<Real> found{Sum<Real>(), NOWHERE};
-  row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+  Sum<Real> sum;
+  int64 first = NOWHERE;
+  row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
     for (int i = WIDTH - 1; i >= 0; --i)
-      if (x[i] == m && j + i < found.first && j + i < classes) found.first = j + i;
+      if (x[i] == m && j + i < first && j + i < classes) first = j + i;
     exponentials(x);
-    found.sum.add(tree_sum(x));
+    sum.add(tree_sum(x));
   });
-  found = team.all(found, Added{});
-  const Sum<Real> s = LOGITS ? found.sum : Sum<Real>(lifted_one, Real(0));
+  const SumAndFirst<Real> found = team.all(SumAndFirst<Real>{Handed<Real>(sum), first}, Added{});
+  const Sum<Real> s = LOGITS ? found.sum.back() : Sum<Real>(lifted_one, Real(0));
   const int64 k = found.first < classes ? found.first : 0;
 
-  Strided v_row = a.v, out_row = a.out;
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Real> v(v_row, at, classes);
     const Span<T, Real> out(out_row, at, classes);
     const Real v_k = MODE == LOG_VJP || classes == 0 ? Real(0) : v[k];
-    const auto read_u = [&](int64 j, Real(&u)[WIDTH]) {
-      v.load(j, v_k, u);
+    const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
+      if constexpr (!KEEPS) v.load(j, v_k, u);
 #pragma unroll
-      for (int i = 0; i < WIDTH; ++i) u[i] -= v_k;
+      for (int i = 0; i < WIDTH; ++i) u[i] = (KEEPS ? kept_v[KEEPS ? n : 0][i] : u[i]) - v_k;
     };
 
     Real largest = Real(0);
-    row.each(read, [&](int64 j, Real(&e)[WIDTH]) {
+    row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
       if constexpr (V == 0) exponentials(e);
       Real u[WIDTH];
-      read_u(j, u);
+      read_u(n, j, u);
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i)
         if ((!SKIPS || e[i] != Real(0)) && magnitude(u[i]) > largest) largest = magnitude(u[i]);
@@ -91,45 +101,49 @@ DEVICE void products(const ProductArgs& a) {
     const Real inverse = Real(1) / unit;
 
     Sum<Real> total;
-    row.each(read, [&](int64 j, Real(&e)[WIDTH]) {
+    row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
       if constexpr (V == 0) exponentials(e);
       Real x[WIDTH];
-      read_u(j, x);
+      read_u(n, j, x);
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i)
         x[i] = SKIPS && e[i] == Real(0) ? Real(0) : MODE == LOG_VJP ? x[i] * inverse : e[i] * (x[i] * inverse);
       total.add(tree_sum(x));
     });
-    total = team.all(total, Added{});
+    total = all_of(team, total);
     // Every thread has read v[k]: a result may now take its place.
     const Real broken = ordinary ? Real(0) : nan<Real>();
 
     if constexpr (MODE == LOG_VJP) {
       // p Σ v, where Σ v may leave the range though the product does not.
       const Factor<Real> mass(Sum<Real>(total.high * unit, total.low * unit), s), mass_in_units(total, s);
-      row.each(read, [&](int64 j, Real(&e)[WIDTH]) {
+      row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
         if constexpr (V == 0) exponentials(e);
         Real x[WIDTH];
-        v.load(j, Real(0), x);
+        read_u(n, j, x);
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i)
           x[i] = (x[i] - (mass.finite() ? mass(e[i]) : mass_in_units(e[i]) * unit)) + broken;
         out.store(j, x);
       });
     } else {
-      const Real mean = total.value() / s.value();
+      // Where u is 0, as at k, the mean is all there is: it keeps the digits that it has as a lifted number.
+      const Real drop = Real(0.25) * F::NEAR_DROP;
+      const Real lifted_mean = total.value() / (s.value() * drop), mean = lifted_mean * drop;
       const Factor<Real> over_s(unit, s);
-      row.each(read, [&](int64 j, Real(&e)[WIDTH]) {
+      row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
         if constexpr (V == 0) exponentials(e);
         Real x[WIDTH];
-        read_u(j, x);
+        read_u(n, j, x);
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) {
-          x[i] = x[i] * inverse - mean;
+          const Real u = x[i] * inverse;
           if constexpr (MODE == LOG_JVP)
-            x[i] *= unit;
+            x[i] = u == Real(0) ? -lifted_mean * unit * drop : (u - mean) * unit;
+          else if (LOGITS && e[i] == Real(0))
+            x[i] = Real(0);
           else
-            x[i] = LOGITS && e[i] == Real(0) ? Real(0) : over_s(x[i] * e[i]);
+            x[i] = over_s(u == Real(0) ? -lifted_mean * (e[i] * drop) : (u - mean) * e[i]);
           x[i] += broken;
         }
         out.store(j, x);
@@ -137,6 +151,7 @@ DEVICE void products(const ProductArgs& a) {
     }
     v_row.data = (TV*)v_row.data + a.v_step;
     out_row.data = (T*)out_row.data + a.out_step;
+    if (tangent + 1 < a.tangents) keep_v(row.steps.first);
   }
   team.leave();
 }

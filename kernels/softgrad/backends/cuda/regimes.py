@@ -82,46 +82,59 @@ def columns(size: int, width: int, chunks: int) -> Regime:
 
 
 @cache
-def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool) -> Regime:
-    """The regime of a kernel that can keep its row in registers.
+def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool, arrays: int = 1) -> Regime:
+    """The regime of a kernel that can keep its row, of one array or of two, in registers.
 
-    A thread keeps 16 numbers (8 of double): four 16-byte loads of float in flight, and with the arithmetic no more than
-    64 registers, so that 1024 threads (64 KB of loads) share a multiprocessor.  At 4.8 TB/s and 0.6 µs of latency 132
-    multiprocessors need 22 KB each in flight.
+    A thread keeps 16 numbers of an array (8 of double): four 16-byte loads of float under way at once, and with the
+    arithmetic no more than 64 registers (128 for two arrays, or for double), so that 1024 (512) threads, 64 KB of loads,
+    share a multiprocessor.  At 4.8 TB/s and 0.6 µs of latency, 132 multiprocessors need 22 KB
+    each under way.
     """
     wide = 16 // itemsize  # classes per chunk
     few = 2 if itemsize == 2 else 4
-    # double: half as many numbers, but twice the registers for each and for the arithmetic.
+    # double has half as many numbers, but twice the registers for each and for the arithmetic.
     share = 2 if itemsize == 8 else 1
     chunks = -(-classes // wide)
     if not contiguous:
         # One class per chunk; 16 kept.
-        for size, width in ((1, 128), (8, 32), (16, 32)):
+        for size, width in ((1, 128), (8, 32), (16, 32))[: 2 if itemsize == 8 and arrays == 2 else 3]:
             if classes <= 16 * size:
                 return columns(size, width, 16)
         return columns(16, 32, 0)
+    if arrays == 2:
+        share *= 2
+    threads = 1024 // share
     if chunks <= 1:
         return lanes(1, 1, 8 // share)
     # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
     for size in (1, 2, 4, 8, 16, 32):
         if chunks <= size * few:
             return lanes(size, few, 8 // share)
-    # Beyond a warp's 512 numbers a block's barrier (~40 ns) costs less than the idle half of longer chunks.
-    for size, resident in ((64, 16), (128, 8), (256, 4), (512, 2)):
+    # Beyond a warp's 512 numbers a barrier (some 40 ns, while other blocks run) costs less than longer rows per lane.
+    # At least two blocks stay on a multiprocessor: one loads while the other computes.
+    size = 64
+    while size <= 512 // share:
         if chunks <= size * few:
-            return block(size, few, resident // share)
-    # 32 numbers per thread: 512 threads of 64 registers, two blocks on a multiprocessor, one loads while one computes.
-    if chunks <= 512 * 2 * few:
-        return block(512, 2 * few, 2 // share)
+            return block(size, few, threads // size)
+        size *= 2
+    size //= 2
+    # One array leaves room for 32 numbers a thread within 64 registers; with two, clusters begin here.
+    many = 2 * few if arrays == 1 else few
+    if chunks <= size * many:
+        return block(size, many, 2)
     if clusters:
+        # 8 blocks are the most that every device grants.
         for blocks in (2, 4, 8):
-            if chunks <= blocks * 512 * 2 * few:
-                return cluster(blocks, 512, 2 * few, 2 // share)
-        # 8 blocks are the most that every device grants; 1024 threads of 64 registers fill a multiprocessor.
-        if share == 1 and chunks <= 8 * 1024 * 2 * few:
-            return cluster(8, 1024, 2 * few, 1)
-    # The row is read three times and written once; rows of up to some 100,000 classes stay in the second-level cache.
-    return block(512, 0, 2 // share)
+            if chunks <= blocks * size * many:
+                return cluster(blocks, size, many, 2)
+        # One block to a multiprocessor, in twice as many threads.
+        if chunks <= 8 * 2 * size * many:
+            return cluster(8, 2 * size, many, 1)
+        # The row is read again at each walk, but 132 multiprocessors have 16 rows under way: 32 MB where C is 262,144
+        # and there are two arrays of float, which the second-level cache (50 MB) holds.
+        return cluster(8, 512, 0, 1)
+    # A row per block: rows of up to some 50,000 classes are still in the second-level cache when they are read again.
+    return block(512, 0, 1)
 
 
 @cache

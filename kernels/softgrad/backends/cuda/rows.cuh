@@ -2,7 +2,7 @@
 //
 // A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (one class in a Columns team); chunk c
 // belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
-// chunks are loaded by narrower accesses.
+// chunks are loaded element by element, from lines that the first access brought into the cache.
 #pragma once
 #include "teams.cuh"
 
@@ -32,14 +32,6 @@ struct At {
 };
 
 // --- chunks --------------------------------------------------------------------------------------------------------------
-
-// The widest access that every chunk of a row allows: 16, 8 or 4 bytes, or one element.
-template <class T>
-DEVICE int access_width(const T* row, int64 stride) {
-  const uint64 address = (uint64)row;
-  if (stride != 1) return 0;
-  return address % 16 == 0 ? 16 : address % 8 == 0 ? 8 : address % 4 == 0 ? 4 : 2;
-}
 
 template <int N, class Real>
 DEVICE void unpack(const uint32 (&w)[N], Real (&x)[N], float) {
@@ -92,105 +84,151 @@ DEVICE void pack(const double (&x)[N / 2], uint32 (&w)[N], double) {
   }
 }
 
-// A whole chunk at an address that allows accesses of `width` bytes.
-template <int BYTES>
-DEVICE void load_words(const void* from, int width, uint32 (&w)[BYTES / 4]) {
-  if (BYTES % 16 == 0 && width == 16) {
+// The elements, of ITEM bytes, of a chunk that is not one aligned 16-byte word: some of them, or a stride apart, or where a
+// row begins between words.  Functions that are called, not inlined: a kernel holds its row in registers, and the code that
+// rows seldom need must not compete for them.
+template <int ITEM>
+struct Item;
+template <>
+struct Item<2> {
+  using Bits = uint16;
+};
+template <>
+struct Item<4> {
+  using Bits = uint32;
+};
+template <>
+struct Item<8> {
+  using Bits = uint64;
+};
+
+template <int ITEM>
+__device__ __noinline__ Words4 gather(const void* from, int64 stride, int count, Words4 words) {
+  using Bits = typename Item<ITEM>::Bits;
 #pragma unroll
-    for (int i = 0; i < BYTES / 16; ++i) {
-      const Words4 part = ((const Words4*)from)[i];
-#pragma unroll
-      for (int k = 0; k < 4; ++k) w[4 * i + k] = part.w[k];
+  for (int i = 0; i < 16 / ITEM; ++i)
+    if (i < count) {
+      const Bits x = ((const Bits*)from)[i * stride];
+      if constexpr (ITEM == 2)
+        words.w[i / 2] = i % 2 ? (words.w[i / 2] & 0xffffu) | (uint32)x << 16 : (words.w[i / 2] & 0xffff0000u) | x;
+      else if constexpr (ITEM == 4)
+        words.w[i] = x;
+      else
+        words.w[2 * i] = (uint32)x, words.w[2 * i + 1] = (uint32)(x >> 32);
     }
-  } else if (width >= 8) {
-#pragma unroll
-    for (int i = 0; i < BYTES / 8; ++i) {
-      const Words2 part = ((const Words2*)from)[i];
-      w[2 * i] = part.w[0];
-      w[2 * i + 1] = part.w[1];
-    }
-  } else if (width >= 4) {
-#pragma unroll
-    for (int i = 0; i < BYTES / 4; ++i) w[i] = ((const uint32*)from)[i];
-  } else {
-#pragma unroll
-    for (int i = 0; i < BYTES / 4; ++i) w[i] = ((const uint16*)from)[2 * i] | (uint32)((const uint16*)from)[2 * i + 1] << 16;
-  }
+  return words;
 }
 
-template <int BYTES>
-DEVICE void store_words(void* to, int width, const uint32 (&w)[BYTES / 4]) {
-  if (BYTES % 16 == 0 && width == 16) {
+template <int ITEM>
+__device__ __noinline__ void scatter(void* to, int64 stride, int count, Words4 words) {
+  using Bits = typename Item<ITEM>::Bits;
 #pragma unroll
-    for (int i = 0; i < BYTES / 16; ++i) ((Words4*)to)[i] = Words4{{w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]}};
-  } else if (width >= 8) {
-#pragma unroll
-    for (int i = 0; i < BYTES / 8; ++i) ((Words2*)to)[i] = Words2{{w[2 * i], w[2 * i + 1]}};
-  } else if (width >= 4) {
-#pragma unroll
-    for (int i = 0; i < BYTES / 4; ++i) ((uint32*)to)[i] = w[i];
-  } else {
-#pragma unroll
-    for (int i = 0; i < BYTES / 4; ++i) {
-      ((uint16*)to)[2 * i] = (uint16)w[i];
-      ((uint16*)to)[2 * i + 1] = (uint16)(w[i] >> 16);
+  for (int i = 0; i < 16 / ITEM; ++i)
+    if (i < count) {
+      Bits x;
+      if constexpr (ITEM == 2)
+        x = (Bits)(i % 2 ? words.w[i / 2] >> 16 : words.w[i / 2]);
+      else if constexpr (ITEM == 4)
+        x = words.w[i];
+      else
+        x = (uint64)words.w[2 * i + 1] << 32 | words.w[2 * i];
+      ((Bits*)to)[i * stride] = x;
     }
-  }
 }
 
 // One row of an array of T, read and written in chunks as numbers of type Real.
 template <class T, class Real>
 struct Span {
+  using Narrow = typename Computing<T>::Real;
   T* data;
   int64 stride;
   int64 classes;
-  int width;
+  bool wide;  // whole chunks of 16 bytes are aligned words
 
   DEVICE Span(const Strided& array, const At& at, int64 classes) : data(at.in<T>(array)), stride(array.classes), classes(classes) {
-    width = access_width(data, stride);
+    wide = stride == 1 && (uint64)data % 16 == 0;
   }
 
   DEVICE Real operator[](int64 j) const { return Real(widen(data[j * stride])); }
+  DEVICE void put(int64 j, Real x) const { data[j * stride] = narrow<T>((Narrow)x); }
 
-  DEVICE void put(int64 j, Real x) const { data[j * stride] = narrow<T>((typename Computing<T>::Real)x); }
+  template <int N>
+  static DEVICE Words4 filled(Real pad) {
+    Narrow y[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) y[k] = (Narrow)pad;
+    Words4 words;
+    pack(y, words.w, T{});
+    return words;
+  }
+  template <int N>
+  static DEVICE void unpacked(const Words4& words, Real (&x)[N]) {
+    Narrow y[N];
+    unpack(words.w, y, T{});
+#pragma unroll
+    for (int k = 0; k < N; ++k) x[k] = Real(y[k]);
+  }
+  template <int N>
+  DEVICE int count(int64 j) const {
+    return classes - j < N ? (int)(classes - j) : N;
+  }
 
   // Classes j … j + N − 1; `pad` beyond the row's end.
   template <int N>
   DEVICE void load(int64 j, Real pad, Real (&x)[N]) const {
-    constexpr int BYTES = N * (int)sizeof(T);
-    if constexpr (BYTES % 8 == 0) {
-      if (width != 0 && j + N <= classes) {
-        uint32 w[BYTES / 4];
-        typename Computing<T>::Real y[N];
-        load_words<BYTES>(data + j, width, w);
-        unpack(w, y, T{});
+    if constexpr (N * (int)sizeof(T) == 16) {
+      const bool whole = wide && j + N <= classes;
+      unpacked<N>(whole ? *(const Words4*)(data + j) : gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad)), x);
+    } else {
 #pragma unroll
-        for (int i = 0; i < N; ++i) x[i] = Real(y[i]);
-        return;
-      }
+      for (int i = 0; i < N; ++i) x[i] = j + i < classes ? (*this)[j + i] : pad;
     }
+  }
+
+  // A lane's V chunks, STEP classes apart: where words are wide, all are under way before the first is waited for.
+  template <int V, int STEP, int N>
+  DEVICE void load_all(int first, Real pad, Real (&x)[V][N]) const {
+    const int n = (int)classes;
+    if constexpr (N * (int)sizeof(T) == 16) {
+      Words4 words[V];
 #pragma unroll
-    for (int i = 0; i < N; ++i) x[i] = j + i < classes ? (*this)[j + i] : pad;
+      for (int i = 0; i < V; ++i) words[i] = filled<N>(pad);
+      if (wide) {
+#pragma unroll
+        for (int i = 0; i < V; ++i)
+          if (first + i * STEP + N <= n) words[i] = *(const Words4*)(data + first + i * STEP);
+      }
+      // Every chunk of a row whose words are not aligned; else the one that the row's end cuts.
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        const int j = first + i * STEP;
+        if (j < n && !(wide && j + N <= n)) words[i] = gather<sizeof(T)>(data + j * stride, stride, count<N>(j), words[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < V; ++i) unpacked<N>(words[i], x[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < V; ++i) load(first + i * STEP, pad, x[i]);
+    }
   }
 
   template <int N>
   DEVICE void store(int64 j, const Real (&x)[N]) const {
-    using Narrow = typename Computing<T>::Real;
-    constexpr int BYTES = N * (int)sizeof(T);
-    if constexpr (BYTES % 8 == 0) {
-      if (width != 0 && j + N <= classes) {
-        uint32 w[BYTES / 4];
-        Narrow y[N];
+    if constexpr (N * (int)sizeof(T) == 16) {
+      Narrow y[N];
 #pragma unroll
-        for (int i = 0; i < N; ++i) y[i] = Narrow(x[i]);
-        pack(y, w, T{});
-        store_words<BYTES>(data + j, width, w);
-        return;
-      }
+      for (int i = 0; i < N; ++i) y[i] = Narrow(x[i]);
+      Words4 words;
+      pack(y, words.w, T{});
+      if (wide && j + N <= classes)
+        *(Words4*)(data + j) = words;
+      else
+        scatter<sizeof(T)>(data + j * stride, stride, count<N>(j), words);
+    } else {
+#pragma unroll
+      for (int i = 0; i < N; ++i)
+        if (j + i < classes) put(j + i, x[i]);
     }
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (j + i < classes) data[(j + i) * stride] = narrow<T>(Narrow(x[i]));
   }
 };
 
@@ -204,15 +242,26 @@ DEVICE void replace(Real (&x)[N], int at, Real value) {
 
 // --- a team's walk over a row ---------------------------------------------------------------------------------------------
 
+// A row that is kept is short.
+template <int V>
+struct IndexOf {
+  using Type = int;
+};
+template <>
+struct IndexOf<0> {
+  using Type = int64;
+};
+
 // V chunks per lane where the row fits a team's registers; V = 0: any number.
 template <class T, class Team, int V>
 struct Walk {
   static constexpr int WIDTH = Team::VECTORS ? 16 / (int)sizeof(T) : 1;
   static constexpr int STEP = WIDTH * Team::SIZE;
-  int64 classes;  // 0 where the team has no row
-  int64 first;    // of this lane
+  using Index = typename IndexOf<V>::Type;
+  Index classes;  // 0 where the team has no row
+  Index first;    // of this lane
 
-  DEVICE Walk(const Team& team, int64 classes) : classes(classes), first((int64)team.lane() * WIDTH) {}
+  DEVICE Walk(const Team& team, int64 classes) : classes((Index)classes), first((Index)team.lane() * WIDTH) {}
 
   // visit(i, j): this lane's i-th chunk, classes j … j + WIDTH − 1; no chunk lies wholly beyond the row's end.
   template <class Visit>
@@ -222,7 +271,7 @@ struct Walk {
       for (int i = 0; i < V; ++i)
         if (first + i * STEP < classes) visit(i, first + i * STEP);
     } else {
-      for (int64 j = first; j < classes; j += STEP) visit(0, j);
+      for (Index j = first; j < classes; j += STEP) visit(0, j);
     }
   }
 };
@@ -231,28 +280,32 @@ struct Walk {
 template <class T, class Real, class Team, int V>
 struct Row {
   using Steps = Walk<T, Team, V>;
+  using Index = typename Steps::Index;
   static constexpr int WIDTH = Steps::WIDTH;
   Steps steps;
   Real kept[V > 0 ? V : 1][WIDTH];
 
   DEVICE explicit Row(const Steps& steps) : steps(steps) {}
 
-  // `read(j, x)` fills x with classes j … j + WIDTH − 1.
-  template <class Read>
-  DEVICE void load(Read read) {
-    if constexpr (V > 0) steps.chunks([&](int i, int64 j) { read(j, kept[i]); });
+  DEVICE void load(const Span<T, Real>& span, Real pad) {
+    if constexpr (V > 0) span.template load_all<V, Steps::STEP>(steps.first, pad, kept);
   }
 
   // visit(j, x): each chunk in turn; what is written to x is kept where V > 0.
   template <class Read, class Visit>
   DEVICE void each(Read read, Visit visit) {
-    steps.chunks([&](int i, int64 j) {
+    each_numbered(read, [&](int, Index j, Real(&x)[WIDTH]) { visit(j, x); });
+  }
+  // visit(i, j, x), i this lane's number of the chunk.
+  template <class Read, class Visit>
+  DEVICE void each_numbered(Read read, Visit visit) {
+    steps.chunks([&](int i, Index j) {
       if constexpr (V > 0) {
-        visit(j, kept[i]);
+        visit(i, j, kept[i]);
       } else {
         Real x[WIDTH];
         read(j, x);
-        visit(j, x);
+        visit(i, j, x);
       }
     });
   }

@@ -18,6 +18,7 @@ enum SoftmaxMode { PROBABILITIES, LOG_PROBABILITIES, LOG_SUM_EXP };
 template <int MODE, class T, class Real, class Team, int V>
 DEVICE void softmax(const SoftmaxArgs& a) {
   using Rows = Row<T, Real, Team, V>;
+  using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
   Team team;
   const int64 r = team.row();
@@ -25,12 +26,12 @@ DEVICE void softmax(const SoftmaxArgs& a) {
   const At at(present ? r : 0, a.shape);
   const int64 classes = present ? a.shape.classes : 0;
   const Span<T, Real> z(a.z, at, classes);
-  const auto read = [&](int64 j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
+  const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
   Rows row{typename Rows::Steps(team, classes)};
-  row.load(read);
+  row.load(z, -infinity<Real>());
   Real m = -infinity<Real>();
-  row.each(read, [&](int64, Real(&x)[WIDTH]) {
+  row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) m = nan_max(m, x[i]);
   });
@@ -40,16 +41,16 @@ DEVICE void softmax(const SoftmaxArgs& a) {
 
   if constexpr (MODE == PROBABILITIES) {
     Sum<Real> s;
-    row.each(read, [&](int64, Real(&x)[WIDTH]) {
+    row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
       s.add(tree_sum(x));
     });
-    s = team.all(s, Added{});
+    s = all_of(team, s);
     const Factor<Real> over_s(ordinary ? Real(1) : nan<Real>(), s);
     const Real first = over_s.first * over_s.second;  // 1 / s is far inside the range: one factor will do
     const Span<T, Real> out(a.out, at, classes);
-    row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+    row.each(read, [&](Index j, Real(&x)[WIDTH]) {
       if constexpr (V == 0)
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
@@ -58,24 +59,26 @@ DEVICE void softmax(const SoftmaxArgs& a) {
       out.store(j, x);
     });
   } else {
-    Rest<Real> rest{Sum<Real>(), 0};
-    row.each(read, [&](int64, Real(&x)[WIDTH]) {
+    Sum<Real> sum;
+    int64 count = 0;
+    row.each(read, [&](Index, Real(&x)[WIDTH]) {
       Real e[WIDTH];
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
         const bool largest = x[i] == m;
-        rest.count += largest;
+        count += largest;
         e[i] = largest ? Real(0) : shift.exp(x[i]);
       }
-      rest.sum.add(tree_sum(e));
+      sum.add(tree_sum(e));
     });
-    rest = team.all(rest, Added{});
+    const Rest<Real> rest = team.all(Rest<Real>{Handed<Real>(sum), count}, Added{});
+    sum = rest.sum.back();
     const Real e_k = shift.exp(ordinary ? m : Real(0));
-    rest.sum.add(Real(rest.count - 1) * e_k);
-    const Real l = ordinary ? log1p_of(rest.sum.value() / e_k) : nan<Real>();
+    sum.add(Real(rest.count - 1) * e_k);
+    const Real l = ordinary ? log1p_of(sum.value() / e_k) : nan<Real>();
     if constexpr (MODE == LOG_PROBABILITIES) {
       const Span<T, Real> out(a.out, at, classes);
-      row.each(read, [&](int64 j, Real(&x)[WIDTH]) {
+      row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;
         out.store(j, x);

@@ -34,6 +34,29 @@ struct Sum {
   }
 };
 
+// A sum as lanes hand it to each other.  For float that is a double, which one addition joins; on the way back it is split.
+template <class Real>
+struct Handed {
+  Sum<double> sum;
+  DEVICE Handed() {}
+  DEVICE explicit Handed(const Sum<Real>& s) : sum(s) {}
+  DEVICE Handed(const Sum<double>& s, int) : sum(s) {}
+  DEVICE Handed operator+(const Handed& other) const { return Handed(sum + other.sum, 0); }
+  DEVICE Sum<Real> back() const { return sum; }
+};
+template <>
+struct Handed<float> {
+  double sum;
+  DEVICE Handed() : sum(0.0) {}
+  DEVICE explicit Handed(const Sum<float>& s) : sum(is_finite(s.high) ? (double)s.high + (double)s.low : (double)s.high) {}
+  DEVICE Handed(double s, int) : sum(s) {}
+  DEVICE Handed operator+(const Handed& other) const { return Handed(sum + other.sum, 0); }
+  DEVICE Sum<float> back() const {
+    const float high = (float)sum;
+    return Sum<float>(high, is_finite(high) ? (float)(sum - (double)high) : 0.0f);
+  }
+};
+
 // Σ of a few neighbours, as a tree.
 template <int N, class Real>
 DEVICE Real tree_sum(const Real (&x)[N]) {

@@ -122,10 +122,10 @@ struct Added {
 
 constexpr int64 NOWHERE = 0x7fffffffffffffffll;
 
-// The sum of a row's exponentials, and the first class that is the largest.
+// A sum, and the first class that is the largest.
 template <class Real>
 struct SumAndFirst {
-  Sum<Real> sum;
+  Handed<Real> sum;
   int64 first;
   DEVICE SumAndFirst operator+(const SumAndFirst& other) const {
     return SumAndFirst{sum + other.sum, first < other.first ? first : other.first};
@@ -135,9 +135,15 @@ struct SumAndFirst {
 // The sum of a row's exponentials without those of its largest classes, and how many there are of these.
 template <class Real>
 struct Rest {
-  Sum<Real> sum;
+  Handed<Real> sum;
   int64 count;
   DEVICE Rest operator+(const Rest& other) const { return Rest{sum + other.sum, count + other.count}; }
 };
+
+// What the threads of a team have summed, summed.
+template <class Team, class Real>
+DEVICE Sum<Real> all_of(Team& team, const Sum<Real>& s) {
+  return team.all(Handed<Real>(s), Added{}).back();
+}
 
 }  // namespace softgrad

@@ -2,6 +2,8 @@
 #pragma once
 
 #define DEVICE __device__ __forceinline__
+// After a lambda's parameters, where it is called more than once: a call would send the caller's registers to memory.
+#define INLINED __attribute__((always_inline))
 
 namespace softgrad {
 
@@ -20,9 +22,6 @@ struct bfloat16 {
 
 struct alignas(16) Words4 {
   uint32 w[4];
-};
-struct alignas(8) Words2 {
-  uint32 w[2];
 };
 
 // What T is computed in.
