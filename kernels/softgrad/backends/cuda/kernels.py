@@ -42,7 +42,7 @@ class Kernel:
     def _entry(self) -> str:
         regime = self.regime
         cluster = f"__cluster_dims__({regime.blocks}, 1, 1) " if regime.blocks > 1 else ""
-        bounds = f"__launch_bounds__({regime.threads}, {regime.resident})"
+        bounds = f"__launch_bounds__({regime.threads}, SOFTGRAD_RESIDENT({regime.resident}))"
         return (
             f'\nextern "C" __global__ void {cluster}{bounds} {self.name}(const softgrad::{self.takes} arguments) {{\n'
             f"  {self.instance}(arguments);\n}}\n"

@@ -86,9 +86,8 @@ def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool, ar
     """The regime of a kernel that can keep its row, of one array or of two, in registers.
 
     A thread keeps 16 numbers of an array (8 of double): four 16-byte loads of float under way at once, and with the
-    arithmetic no more than 64 registers (128 for two arrays, or for double), so that 1024 (512) threads, 64 KB of loads,
-    share a multiprocessor.  At 4.8 TB/s and 0.6 µs of latency, 132 multiprocessors need 22 KB
-    each under way.
+    arithmetic no more than 64 registers (128 for two arrays, or for double), so that 1024 (512) threads, 64 KB of
+    loads, share a multiprocessor.  At 4.8 TB/s and 0.6 µs of latency, 132 multiprocessors need 22 KB each under way.
     """
     wide = 16 // itemsize  # classes per chunk
     few = 2 if itemsize == 2 else 4

@@ -2,6 +2,12 @@
 #pragma once
 
 #define DEVICE __device__ __forceinline__
+// Blocks per multiprocessor that registers leave room for.  Code for sm_120 needs more of them.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+#define SOFTGRAD_RESIDENT(blocks) ((blocks) > 1 ? (blocks) / 2 : 1)
+#else
+#define SOFTGRAD_RESIDENT(blocks) (blocks)
+#endif
 // After a lambda's parameters, where it is called more than once: a call would send the caller's registers to memory.
 #define INLINED __attribute__((always_inline))
 

@@ -53,7 +53,8 @@ class CupyRuntime:
         device = like.device.id
         known = self._clusters.get(device)
         if known is None:
-            known = self._clusters[device] = int(like.device.compute_capability) >= 90
+            # sm_120 has clusters, but its kernels want more registers than a multiprocessor can give to the largest.
+            known = self._clusters[device] = 90 <= int(like.device.compute_capability) < 120
         return known
 
     def scratch(self, like: cupy.ndarray) -> int:
