@@ -24,7 +24,10 @@ struct Softcap {
   // 4q / (1 + q)², q = exp(−2 |z / s|): it keeps its digits where 1 − tanh² has none.
   DEVICE Real slope(Real z) const {
     if (s == Real(0)) return Real(1);
-    const Real q = Real(exp(Real(-2) * magnitude(z / s)));
+    // The quotient's rounding error is carried along: it would cost half an ulp of the exponent.
+    const Real x = magnitude(z) / s, rest = is_finite(x) ? fused(-x, s, magnitude(z)) / s : Real(0);
+    Real q = Real(exp(Real(-2) * x));
+    q -= Real(2) * rest * q;
     return Real(4) * q / ((Real(1) + q) * (Real(1) + q));
   }
   DEVICE Real curvature(Real z) const {
