@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
 import numpy as np
+import pytest
 
 import softgrad
 from tests import calls
@@ -55,3 +60,46 @@ def test_every_function_from_several_threads_at_once(backend: str) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(repeat, range(THREADS)))
+
+
+def numba_threads() -> Any:
+    pytest.importorskip("numba")
+    from softgrad.backends.numba_cpu import threads
+
+    return threads
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
+def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> None:
+    caller = threading.get_ident()
+    joined, left = threading.Event(), []
+
+    def run() -> None:
+        if threading.get_ident() == caller:
+            assert joined.wait(60)
+            return
+        joined.set()
+        time.sleep(0.1)  # until the caller has done its part and waits
+        signal.pthread_kill(caller, signal.SIGINT)
+        time.sleep(0.1)
+        left.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        numba_threads()._pool.run(run, 2)
+    assert left
+    numba_threads()._pool.run(lambda: None, 2)
+
+
+def test_what_is_to_be_compiled_is_compiled_by_the_caller() -> None:
+    threads = numba_threads()
+    if threads.allowed() < 2:
+        pytest.skip("one processor, no helpers")
+    seen: list[tuple[int, int]] = []
+
+    def run(counter: int) -> None:
+        left = ctypes.c_int64.from_address(counter).value
+        seen.append((threading.get_ident(), left))
+
+    threads.share(10**9, 4, run)
+    assert seen[0] == (threading.get_ident(), 4)
+    assert all(left == 0 for _, left in seen[1:])

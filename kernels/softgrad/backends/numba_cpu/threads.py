@@ -60,13 +60,23 @@ class Job:
         try:
             self._run()
         finally:
-            with self._lock:
-                self._open = False
-            # Nobody enters any more; wait for those who are inside.
-            with self._left:
-                pass
+            self._close()
         if self._error is not None:
             raise self._error
+
+    def _close(self) -> None:
+        """Let nobody in any more and wait for those inside, who use the caller's arrays: an interrupt is put off."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                with self._lock:
+                    self._open = False
+                with self._left:
+                    break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 class Pool:
@@ -125,6 +135,11 @@ def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
     if threads > 1:
         threads = min(threads, allowed())
     if threads > 1:
+        # With no task left, this compiles: were helpers to do that, they would wait for numba's lock, which a caller
+        # who is interrupted while compiling may keep.
+        counter[0] = tasks
+        run(address)
+        counter[0] = 0
         _pool.run(lambda: run(address), threads)
     else:
         run(address)
