@@ -160,7 +160,7 @@ class Rows:
         self.dead |= divisor.by == 0.0
         self.f = exponentials(block, self.z, exact=problem.z.dtype != np.float64, t=self.t, rest=z_rest)
         self.lse = self.f.lse
-        self.bound = scale_of(self.f.e)
+        self.bound = scale_of(self.f.e) if problem.z.dtype == np.float64 else None
         scale = problem.grad_output
         if not isinstance(scale, float):
             scale = block.load_per_row(scale).astype(np.float64)

@@ -68,7 +68,7 @@ class Centred:
     v_ref: Array
 
 
-def centred(block: Block, v: Array, reference: Array, e: Array, bound: float, masked: Array | None) -> Centred:
+def centred(block: Block, v: Array, reference: Array, e: Array, bound: float | None, masked: Array | None) -> Centred:
     """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN."""
     v_ref = v[reference, np.arange(len(reference))]
     u = v - v_ref
@@ -76,7 +76,8 @@ def centred(block: Block, v: Array, reference: Array, e: Array, bound: float, ma
         u[masked] = 0.0
     unit = unit_of(u)
     u *= 1.0 / unit
-    return Centred(u, unit, sum_closely(block, e * u, 2.0 * bound), v_ref)
+    bound = None if bound is None else 2.0 * bound
+    return Centred(u, unit, sum_closely(block, e * u, bound), v_ref)
 
 
 def unit_of(u: Array) -> Array:
@@ -95,11 +96,14 @@ def settle_masked(y: Array, masked: Array, s: Array) -> None:
 
 @dataclass(slots=True)
 class _Point:
-    """p = e / s, e ≤ bound, with its first largest class k, and which entries are masked (None where none is)."""
+    """p = e / s, with its first largest class k, and which entries are masked (None where none is).
+
+    e ≤ bound, None where sums need not be that close.
+    """
 
     block: Block
     e: Array
-    bound: float
+    bound: float | None
     s: Array
     k: Array
     masked: Array | None
@@ -134,7 +138,7 @@ def _each_product(
 
 def _at_logits(block: Block, z: Array, k: Array, *, exact: bool) -> _Point:
     e = exp_from_largest(block, z, z[k, np.arange(len(k))], exact=exact)
-    bound = scale_of(e)
+    bound = None if exact else scale_of(e)
     return _Point(block, e, bound, sum_closely(block, e, bound), k, masked_classes(z))
 
 

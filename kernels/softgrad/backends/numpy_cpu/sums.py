@@ -29,11 +29,15 @@ def sum_classes(block: Block, x: Array) -> Array:
     return total + np.einsum("nc->n", rows[:, whole * _CHUNK :])
 
 
-def sum_closely(block: Block, x: Array, bound: Array | float) -> Array:
+def sum_closely(block: Block, x: Array, bound: float | None) -> Array:
     """`sum_classes` of (C, n) float64 numbers |x| ≤ bound, a power of two, with little more than one rounding.
+
+    Without a bound it is `sum_classes` itself: where the result is rounded to float32, that is close enough.
 
     Each number is split at a bit so high that the upper parts add without error in any order.
     """
+    if bound is None:
+        return sum_classes(block, x)
     to_grid = 1.5 * bound * 2.0 ** (len(x).bit_length() + 1)
     high = np.add(x, to_grid, out=block.empty_like(x))
     high -= to_grid
