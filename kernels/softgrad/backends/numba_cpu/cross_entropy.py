@@ -52,7 +52,7 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         _by_rows(problem, laid, values, grad)
     else:
         write_contiguous(grad, lambda result: _by_rows(problem, laid, values, result))
-    return None if values is None else laid.result(values, when_nothing_counts=np.nan)[0]
+    return None if values is None else laid.result(values, laid.loss_unit, when_nothing_counts=np.nan)[0]
 
 
 def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None) -> None:
@@ -83,7 +83,7 @@ def _by_tiles(problem: Loss, laid: Laid, values: Array | None, grad: Array | Non
 
     def run(counter: int) -> None:
         _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-        tiles.cross_entropy_tiles(counter, buffers, work, *laid.arguments, of_scales, of_loss, of_grad)
+        tiles.cross_entropy_tiles(counter, buffers, work, *laid.arguments, of_scales, of_loss, laid.loss_unit, of_grad)
 
     share(4 * problem.z.size, count, run)
 
@@ -106,7 +106,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
             )  # fmt: skip
 
         laid.share(run, 1 + count)
-    return laid.result(values, when_nothing_counts=0.0)
+    return laid.result(values, 1.0, when_nothing_counts=0.0)
 
 
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
@@ -149,6 +149,8 @@ class Laid:
             self.by = mass
             if count and zeta:
                 zeta *= self.by / count
+        # Losses that are reduced from float64 are kept halved: one of them may overflow though their mean does not.
+        self.loss_unit = 0.5 if z.dtype == np.float64 and problem.reduction != "none" else 1.0
         self._targets = readable(problem.targets) if problem.dense else problem.targets
         # grad_output, one per row.
         scales = np.asarray(problem.grad_output, np.float64)
@@ -175,6 +177,14 @@ class Laid:
         problem = self._problem
         return not problem.dense and not problem.label_smoothing and not problem.z_loss and problem.softcap is None
 
+    def _reduced(self, row: Array) -> Any:
+        """The sum or mean of the rows' numbers."""
+        total = np.float64(sum_rows(row.ctypes.data, self.rows, 1.0))
+        if np.isfinite(total):
+            return total / self.by
+        # Their sum may overflow though their mean does not.
+        return np.float64(sum_rows(row.ctypes.data, self.rows, 2.0**-64)) / self.by * 2.0**64
+
     def share(self, run: Callable[[int], None], passes: int) -> None:
         """Run on as many threads as the work is worth."""
         share(4 * passes * self._problem.z.size, self.tasks, run)
@@ -193,7 +203,7 @@ class Laid:
             values[:, indices == tiles.IGNORED] = 0.0
             values[:, indices == tiles.BAD] = np.nan
 
-    def result(self, values: Array, *, when_nothing_counts: float) -> Array:
+    def result(self, values: Array, unit: float, *, when_nothing_counts: float) -> Array:
         """(*lead, outer, inner) values, or what they are reduced to, (*lead,)."""
         if self._problem.reduction == "none":
             return values
@@ -202,7 +212,7 @@ class Laid:
             reduced[...] = when_nothing_counts
         else:
             with np.errstate(all="ignore"):
-                reduced[...] = np.array([sum_rows(row.ctypes.data, self.rows) for row in values]) / self.by
+                reduced[...] = [self._reduced(row) / unit for row in values]
         return reduced
 
 

@@ -130,12 +130,12 @@ def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
 
 
 @kernel
-def sum_rows(address, rows):
-    """Σ of float64 numbers side by side to twice their precision, in an order fixed by their count."""
+def sum_rows(address, rows, unit):
+    """Σ of float64 numbers side by side, times `unit`, to twice their precision, in an order fixed by their count."""
     high, low = f64s(0.0), f64s(0.0)
     for j in range(rows >> 3):
-        high, low = add(high, low, load_f64(address + 64 * j))
-    high, low = add(high, low, load_part_f64(address + 64 * (rows >> 3), rows & 7))
+        high, low = add(high, low, load_f64(address + 64 * j) * unit)
+    high, low = add(high, low, load_part_f64(address + 64 * (rows >> 3), rows & 7) * unit)
     high_sum, low_sum = lane(high, 0), lane(low, 0)
     for i in range(1, 8):
         high_sum, error = two_sum(high_sum, lane(high, i))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
-from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, times, two_product
+from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, times, two_product, two_sum
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f64s,
@@ -101,7 +101,12 @@ def spread(d_at, targets, dense, weights, epsilon, tile):
         fill(d_at, targets, tile, 0.0)
     for j in range(height(tile)):
         share = where(classes_at(j, tile) < classes, f64s(epsilon / classes), f64s(0.0))
-        d = load_f64(d_at + 64 * j) * (1.0 - epsilon) + share if dense else share
+        d = share
+        if dense:
+            # Both roundings undone: a negative T may cancel against ε / C.
+            d, of_product = two_product(load_f64(d_at + 64 * j), f64s(1.0 - epsilon))
+            d, of_sum = two_sum(d, share)
+            d += of_product + of_sum
         if weights != 0:
             d = d * load_f64(weights + 64 * j) if tile[3] else d * f64s(read_f64(weights + 8 * j))
         store_f64(d_at + 64 * j, d)
@@ -140,25 +145,27 @@ def load_indices(indices, tile):
 
 @helper
 def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
-    """Σ_j W_j (m − z_j) + l ΣW + ζ lse²."""
+    """Half of Σ_j W_j (m − z_j) + l ΣW + ζ lse²: m − z may overflow though a mean of it does not."""
     z_at, d_at = scratch[0], scratch[5]
-    loss = sum_d * l
-    # Halved, because m − z may overflow though its product with a mass does not.
+    half = 0.5 * l
     gap = 0.5 * m - 0.5 * pick(z_at, where(t < 0, i64s(0), t), tile)
     # 0 · ∞ = 0: a masked target without mass.
     gap = where((h == 0.0) & (gap == INF), f64s(0.0), gap)
-    # A sure row's l = rest / e may be below the smallest normal number though h l is not.
-    sure = (gap == 0.0) & (l < TINY)
-    loss += where(t < 0, f64s(0.0), where(sure, times(rest_k, h, f64s(1.0), f64s(ONE)), 2.0 * (h * (gap + 0.5 * l))))
+    loss = where(t < 0, f64s(0.0), h * gap)
     if has_spread:
         high, low = f64s(0.0), f64s(0.0)
         for j in range(height(tile)):
             d = load_f64(d_at + 64 * j)
             gap = 0.5 * m - 0.5 * load_f64(z_at + 64 * j)
             high, low = add(high, low, where((d == 0.0) & (gap == INF), f64s(0.0), gap * d))
-        loss += 2.0 * total(high, low, tile)
+        loss += total(high, low, tile)
+    # A sure row's l = rest / e may be below the smallest normal number though l ΣW is not.
+    mass = h + sum_d
+    loss += where(half < TINY, times(rest_k, f64s(0.5), mass, f64s(ONE)), half * mass)
     if zeta != 0.0:
-        loss += zeta * (m + l) * (m + l)
+        part = 0.5 * zeta * (m + l) * (m + l)
+        # Where that overflows it outweighs every finite logit.
+        loss = where((absolute(part) == INF) & (loss == loss), part, loss + part)
     return loss
 
 
@@ -196,8 +203,10 @@ def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):
 
 
 @kernel
-def cross_entropy_tiles(counter, scratch, work, z, targets, dense, indices, weights, options, scales, loss, grad):
-    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
+def cross_entropy_tiles(
+    counter, scratch, work, z, targets, dense, indices, weights, options, scales, loss, loss_unit, grad
+):
+    """Loss · loss_unit and gradient, each where there is an array (address not 0), of every tile not taken."""
     d_at, v_at = scratch[5], scratch[6]
     epsilon, zeta, softcap, by, dead = options
     has_spread = dense or epsilon > 0.0
@@ -212,7 +221,7 @@ def cross_entropy_tiles(counter, scratch, work, z, targets, dense, indices, weig
         counts = i64s(0) if dense else t  # probabilities: every row
         if loss[0] != 0:
             values = losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile)
-            store_per_row(loss, settle(values, counts, counts != counts), tile)
+            store_per_row(loss, settle(values * (2.0 * loss_unit), counts, counts != counts), tile)
         if grad[0] != 0:
             scale = load_per_row(scales, tile) / by
             first, second = factors(scale, factor(h + sum_d, zeta, m, l), f64s(1.0 / DOWN), f64s(1.0), s)

@@ -45,9 +45,9 @@ def move(v, scratch, softcap, tile):
 
 
 @helper
-def mean_of_v(scratch, s, tile):
-    """Σ p v as mean · unit; a masked class adds nothing."""
-    z_at, e_at, v_at = scratch[0], scratch[2], scratch[6]
+def moment_of_v(scratch, v_at, tile):
+    """Σ e v as moment · unit; a masked class adds nothing."""
+    z_at, e_at = scratch[0], scratch[2]
     top = f64s(0.0)
     for j in range(height(tile)):
         size = where(load_f64(z_at + 64 * j) == -math.inf, f64s(0.0), absolute(load_f64(v_at + 64 * j)))
@@ -58,7 +58,7 @@ def mean_of_v(scratch, s, tile):
     for j in range(height(tile)):
         x = where(load_f64(z_at + 64 * j) == -math.inf, f64s(0.0), load_f64(v_at + 64 * j))
         high, low = add(high, low, load_f64(e_at + 64 * j) * (x * inverse))
-    return total(high, low, tile) / s, unit
+    return total(high, low, tile), unit
 
 
 @kernel
@@ -80,9 +80,10 @@ def cross_entropy_jvp_tiles(
         counts = i64s(0) if dense else t
         for n in range(count_v):
             move((v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), scratch, softcap, tile)
-            mean, mean_unit = f64s(0.0), f64s(1.0)
+            mean_1, mean_2 = f64s(0.0), f64s(0.0)
             if zeta != 0.0:
-                mean, mean_unit = mean_of_v(scratch, s, tile)
+                moment, unit = moment_of_v(scratch, v_at, tile)
+                mean_1, mean_2 = factors(f64s(2.0 * zeta), moment, unit, f64s(1.0), s)
             unit, moment = centre(v_at, z_at, e_at, d_at, where(t < 0, k, t), idle, tile)
             slope = times(moment, h + sum_d, unit, s)
             if has_spread:
@@ -91,8 +92,7 @@ def cross_entropy_jvp_tiles(
                     high, low = add(high, low, load_f64(d_at + 64 * j) * load_f64(v_at + 64 * j))
                 slope -= total(high, low, tile) * unit
             if zeta != 0.0:
-                first, second = factors(f64s(2.0 * zeta), mean, mean_unit, f64s(1.0), f64s(1.0))
-                slope += (m + l) * first * second
+                slope += (m + l) * mean_1 * mean_2
             values = settle(slope, counts, counts != counts)
             store_per_row((out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), values, tile)
         i = take(counter)
@@ -119,36 +119,35 @@ def cross_entropy_hvp_tiles(
         counts = i64s(0) if dense else t
         scale = load_per_row(scales, tile) / by
         F, others = factor(h + sum_d, zeta, m, l), factor(sum_d, zeta, m, l)
-        first_g, second_g = factors(scale, F, up, f64s(1.0), s)
-        at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
         e_k = pick(e_at, k, tile)
         for n in range(count_v):
             move((v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), scratch, softcap, tile)
-            mean, mean_unit = f64s(0.0), f64s(1.0)
+            mean_1, mean_2 = f64s(0.0), f64s(0.0)
             if zeta != 0.0:
-                mean, mean_unit = mean_of_v(scratch, s, tile)
+                moment, unit = moment_of_v(scratch, v_at, tile)
+                first, second = factors(scale, f64s(2.0 * zeta), f64s(1.0), f64s(1.0), s)
+                mean_1, mean_2 = factors(moment * first * second, unit, f64s(1.0), f64s(1.0), s)
+            raw_unit, at_t, first_g, second_g = f64s(1.0), f64s(0.0), f64s(0.0), f64s(0.0)
+            if softcap > 0.0:
+                # The gradient is multiplied by the power of two near v before it is rounded, by the rest of v after.
+                _, raw_unit = moment_of_v(scratch, raw_at, tile)
+                first_g, second_g = factors(scale * raw_unit, F, up, f64s(1.0), s)
+                at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale * raw_unit, has_spread)
             unit, moment = centre(v_at, z_at, e_at, d_at, k, MASKED, tile)
-            # At k, where u = 0, the mean alone is left.
-            first, second = factors(F, scale, unit, up, s)
-            y_k = -moment * (e_k / s) * first * second
-            shared = f64s(0.0)
-            if zeta != 0.0:
-                first, second = factors(f64s(2.0 * zeta * DOWN), mean_unit, f64s(1.0), f64s(1.0), unit)
-                shared = mean * first * second
-                first, second = factors(shared, scale, unit, up, s)
-                y_k += e_k * first * second
+            first, second = factors(F, up, scale, unit, s)
             mean_u = moment / s
-            first, second = factors(scale, unit, up, f64s(1.0), s)
+            # At k, where u = 0, the mean alone is left.
+            y_k = -moment * (e_k / s) * first * second
             for j in range(height(tile)):
-                x = (load_f64(v_at + 64 * j) - mean_u) * F + shared
-                z_j = load_f64(z_at + 64 * j)
-                y = where(classes_at(j, tile) == k, y_k, x * load_f64(e_at + 64 * j) * first * second)
+                z_j, e = load_f64(z_at + 64 * j), load_f64(e_at + 64 * j)
+                y = (load_f64(v_at + 64 * j) - mean_u) * e * first * second
+                y = where(classes_at(j, tile) == k, y_k, y) + e * mean_1 * mean_2
                 if softcap > 0.0:
-                    g = gradient(j, scratch, tile, t, at_t, first_g, second_g, scale, has_spread)
+                    g = gradient(j, scratch, tile, t, at_t, first_g, second_g, scale * raw_unit, has_spread)
                     # The slope's own derivative is −2 tanh(z / cap) / cap times the slope.
                     bend = where(absolute(z_j) == math.inf, f64s(0.0), z_j / softcap) * (-2.0 / softcap)
-                    y = settled(y, z_j, s)
-                    y = times_slope(y, j, scratch) + times_slope(g * load_f64(raw_at + 64 * j) * bend, j, scratch)
+                    bent = g * (load_f64(raw_at + 64 * j) / raw_unit) * bend
+                    y = times_slope(settled(y, z_j, s), j, scratch) + times_slope(bent, j, scratch)
                 store_f64(v_at + 64 * j, settle(settled(y, z_j, s), counts, none_counts))
             spill(v_at, (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), tile)
         i = take(counter)
