@@ -1,0 +1,154 @@
+"""The numba backend gives a row the same bits whoever computes it: threads, forked children, neighbours, layouts."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import softgrad
+
+pytest.importorskip("numba", reason="the numba backend needs numba")
+
+from softgrad.backends.numba_cpu import single_rows, threads
+
+# A row in a lane, sixteen rows in vectors, a row by itself; each with whole vectors and a tail.
+CLASSES = [3, 16, 31, 33, 100, 384, 385, 1000, 5000]
+
+
+@pytest.fixture(autouse=True)
+def _numba():
+    with softgrad.use_backend("numba"):
+        yield
+
+
+def problem(classes: int, rows: int = 37):
+    rng = np.random.default_rng(classes)
+    z = (rng.standard_normal((rows, classes)) * 4).astype(np.float32)
+    z[5] *= 1e4  # rows that float32 will not do for
+    z[11, 0] = -np.inf
+    v = rng.standard_normal((2, rows, classes)).astype(np.float32)
+    return z, rng.integers(0, classes, rows), v
+
+
+def results(z, t, v):
+    loss, grad = softgrad.cross_entropy_value_and_grad(z, t, reduction="none")
+    return softgrad.softmax(z), softgrad.log_softmax(z), softgrad.softmax_vjp(v, logits=z), loss, grad
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def forced_threads(monkeypatch):
+    """Small problems on that many threads."""
+
+    def force(count):
+        monkeypatch.setattr(threads, "WORTH", 1)
+        monkeypatch.setattr(threads, "allowed", lambda: count)
+        monkeypatch.setattr(single_rows, "FEW", 0)
+        monkeypatch.setattr(single_rows, "CHUNK", 64)
+
+    return force
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_threads(classes, forced_threads):
+    z, t, v = problem(classes)
+    alone = results(z, t, v)
+    reduced = softgrad.cross_entropy(z, t)
+    for count in (1, 2, 5):
+        forced_threads(count)
+        assert_same(results(z, t, v), alone)
+        assert softgrad.cross_entropy(z, t) == reduced
+
+
+def test_helpers_take_part(forced_threads):
+    """That is what the test above is about: the work is really shared."""
+    import threading
+
+    forced_threads(3)
+    names = set()
+    barrier = threading.Barrier(3, timeout=30)
+
+    def run(counter):
+        names.add(threading.current_thread().name)
+        barrier.wait()
+
+    threads.share(100, 100, run)
+    assert len(names) >= 2
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_slices_strides_and_in_place(classes):
+    z, t, v = problem(classes)
+    whole = results(z, t, v)
+    for rows in (slice(0, 1), slice(3, 20), slice(5, 6), slice(36, 37)):
+        part = results(z[rows], t[rows], v[:, rows])
+        assert_same(part, [x[:, rows] if x.ndim == 3 else x[rows] for x in whole])
+    spread = np.zeros((z.shape[0], classes + 3), np.float32)
+    spread[:, 1:-2] = z
+    assert_same(results(spread[:, 1:-2], t, v), whole)
+    np.testing.assert_array_equal(softgrad.softmax_vjp(v[0], logits=z), whole[2][0])
+    assert_same([softgrad.cross_entropy_grad(z, t, reduction="none")], [whole[4]])
+    place = z.copy()
+    softgrad.softmax(place, out=place)
+    np.testing.assert_array_equal(place, whole[0])
+    place = v.copy()
+    softgrad.softmax_vjp(place, logits=z, out=place)
+    np.testing.assert_array_equal(place, whole[2])
+    strided = np.zeros((z.shape[0], 2 * classes), np.float32)[:, ::2]
+    softgrad.softmax(z, out=strided)
+    np.testing.assert_array_equal(strided, whole[0])
+
+
+def test_eight_python_threads(forced_threads):
+    problems = [problem(classes, 64) for classes in (10, 100, 2000)]
+    expected = [results(*p) for p in problems]
+    forced_threads(2)
+
+    def repeat(_):
+        with softgrad.use_backend("numba"):
+            for _ in range(5):
+                for p, e in zip(problems, expected, strict=True):
+                    assert_same(results(*p), e)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(repeat, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_computes_in_parallel(forced_threads):
+    z, t, v = problem(1000)
+    forced_threads(2)
+    expected = results(z, t, v)  # the pool's threads exist now, in the parent alone
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            assert_same(results(z, t, v), expected)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_numbas_own_threads_are_left_alone():
+    """No parallel region of numba's is started: what would abort under `workqueue`, or in a child of GNU OpenMP."""
+    import subprocess
+    import sys
+
+    code = """
+import numpy, numba, softgrad
+z = numpy.zeros((2000, 1000), numpy.float32)
+with softgrad.use_backend("numba"):
+    softgrad.softmax(z, out=z)
+assert not numba.np.ufunc.parallel._is_initialized
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)

@@ -1,0 +1,153 @@
+"""The numba backend's machine code: packed loops, exp and log1p within one ulp, nothing compiled before its call."""
+
+from __future__ import annotations
+
+import math
+import platform
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the numba backend needs numba")
+
+import numba
+from llvmlite.binding import get_host_cpu_features
+
+from softgrad.backends.numba_cpu import compiling, lanes, single
+from softgrad.backends.numba_cpu.functions import LIFT, exp_lifted, log1p
+from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
+from tests import real
+from tests.real import Real
+
+
+@compiling.helper
+def exp_of_each(z_at, n_at, out_at, count):
+    """e of each float32 by the N beside it."""
+    for j in range(0, 4 * count, 64):
+        n = lanes.load_f32(n_at + j)
+        rounder, lowest = single.ROUNDER - n, (n - single.REACH) * single.LN_2
+        lanes.store_f32(out_at + j, single.exp_shifted(lanes.load_f32(z_at + j), rounder, lowest))
+
+
+@compiling.helper
+def exp_lifted_of_each(x_at, out_at, count):
+    """2^LIFT exp of each float64."""
+    for j in range(0, 8 * count, 64):
+        lanes.store_f64(out_at + j, exp_lifted(lanes.load_f64(x_at + j), lanes.f64s(0.0)))
+
+
+@compiling.helper
+def log1p_of_each(x_at, out_at, count):
+    """log1p of each float64."""
+    for j in range(0, 8 * count, 64):
+        lanes.store_f64(out_at + j, log1p(lanes.load_f64(x_at + j)))
+
+
+def worst_float32_exp(patterns: np.ndarray) -> float:
+    """The largest error in ulp of exp over float32 bit patterns, for those that float32 rows hold."""
+    z = patterns.view(np.float32)
+    z = z[np.abs(z) < single.LARGEST]
+    z = np.concatenate([z, np.zeros(-len(z) % 16, np.float32)])
+    exact = z.astype(np.float64)
+    n = np.rint(exact / math.log(2.0)).astype(np.float32)
+    e = np.empty_like(z)
+    exp_of_each(z.ctypes.data, n.ctypes.data, e.ctypes.data, len(z))
+    # float64 carries n ln 2 far beyond what a float32 shows.
+    truth = np.exp(exact - n * np.float64(math.log(2.0))) * 2.0**single.LIFT
+    return float((np.abs(e - truth) / truth).max() * 2.0**23)
+
+
+def test_float32_exp_of_random_patterns():
+    rng = np.random.default_rng(0)
+    assert worst_float32_exp(rng.integers(0, 2**32, 2**21, dtype=np.uint32)) < 1.0
+    # Most patterns are tiny numbers: the range that matters, evenly.
+    assert worst_float32_exp(rng.uniform(-800, 800, 2**20).astype(np.float32).view(np.uint32)) < 1.0
+
+
+@pytest.mark.slow
+def test_float32_exp_of_every_pattern():
+    chunk = 2**24
+    for start in range(0, 2**32, chunk):
+        assert worst_float32_exp(np.arange(start, start + chunk, dtype=np.uint32)) < 1.0
+
+
+def ulp(found: np.ndarray, truth: Real) -> float:
+    error = Real(found) - truth
+    return float((abs(error) / abs(truth)).float().max() * 2.0**52)
+
+
+def test_float64_functions():
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.uniform(-1100, 0, 4096), rng.uniform(-1, 1, 4096)])
+    found = np.empty_like(x)
+    exp_lifted_of_each(x.ctypes.data, found.ctypes.data, len(x))
+    assert ulp(found, real.exp(Real(x)) * 2.0**LIFT) <= 1.0
+    x = np.concatenate([10.0 ** rng.uniform(-300, 300, 4096), rng.uniform(0, 2, 4096)])
+    log1p_of_each(x.ctypes.data, found.ctypes.data, len(x))
+    assert ulp(found, real.log1p(Real(x))) <= 1.0
+
+
+def test_special_values_of_exp():
+    x = np.array([-np.inf, np.nan, 0.0, -1124.0, np.inf, -0.0, -5000.0, 1.0])
+    found = np.empty_like(x)
+    exp_lifted_of_each(x.ctypes.data, found.ctypes.data, len(x))
+    np.testing.assert_array_equal(found[:7], [0.0, np.nan, 2.0**LIFT, 0.0, np.inf, 2.0**LIFT, 0.0])
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not get_host_cpu_features().get("avx2"),
+    reason="looks for the vector registers of x86-64 with AVX2",
+)
+def test_hot_loops_are_packed():
+    rows = compiling.helper(softmax_rows.py_func)
+    ints = (numba.int64,) * 6
+    array = numba.types.UniTuple(numba.int64, 6)
+    rows.compile((*ints, array, array, numba.boolean, numba.float32))
+    (code,) = rows.inspect_asm().values()
+    lines = [line.split() for line in code.splitlines() if line.startswith("\t")]
+    fused = [
+        words
+        for words in lines
+        if (words and words[0].startswith("vfmadd")) or (words and words[0].startswith("vfnmadd"))
+    ]
+    packed = [words for words in fused if words[0].endswith("ps") and any(r in " ".join(words) for r in ("ymm", "zmm"))]
+    scalar = [words for words in fused if words[0].endswith("ss")]
+    # Eight exponentials a step, nine products each.
+    assert len(packed) >= 72
+    assert not scalar
+
+
+def test_nothing_is_compiled_before_it_is_called():
+    import subprocess
+    import sys
+
+    code = """
+import numpy, softgrad
+with softgrad.use_backend("numba"):
+    softgrad.softmax(numpy.zeros((2, 5)))
+from softgrad.backends.numba_cpu import tile_cross_entropy, tile_products, tile_softmax
+assert tile_softmax.softmax_tiles.signatures
+assert not tile_products.product_tiles.signatures
+assert not tile_cross_entropy.cross_entropy_tiles.signatures
+"""
+    import os
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_works_without_a_cache_folder(monkeypatch):
+    from numba.core import caching
+
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+
+    def add(a, b):
+        return a + b
+
+    assert compiling.kernel(add)(1, 2) == 3
+
+
+def test_a_cached_kernel_is_stale_when_a_helper_changes():
+    own, sources = softmax_rows._cache._cache_file._source_stamp
+    assert own
+    assert "wide.py" in {name for name, _, _ in sources}
