@@ -169,6 +169,10 @@ def fused(a, b, c):
     return _fma(a, b, c)
 
 
+def next_address(address, step):
+    return address + step
+
+
 def select(condition, a, b):
     return np.where(condition, a, b)
 
@@ -407,6 +411,7 @@ FUNCTIONS: dict[str, Any] = {
     "float_bits": float_bits,
     "bits_float": bits_float,
     "fused": fused,
+    "next_address": next_address,
     "select": select,
     "widen_float16": widen_float16,
     "narrow_float16": narrow_float16,

@@ -23,7 +23,7 @@ from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.losses import put_per_row
 from softgrad.backends.numba_cuda.machine import device, select
 from softgrad.backends.numba_cuda.masses import loss_rows, softcaps
-from softgrad.backends.numba_cuda.rows import SIZES, at_row, spans, walk
+from softgrad.backends.numba_cuda.rows import ONE_BY_ONE, SIZES, at_row, spans, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, sums, times, tree_sum
 from softgrad.backends.numba_cuda.teams import team
 
@@ -31,10 +31,10 @@ from softgrad.backends.numba_cuda.teams import team
 def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
     """The kernel; `hessian`: "true" or "false"; TT and TV are the types of probabilities and tangents."""
     HESSIAN, real = hessian == "true", "double"
-    steps, group = walk(T, real, regime, "nowhere"), team(regime, real)
+    steps, group = walk(T, real, regime, "nowhere", ONE_BY_ONE), team(regime, real)
     WIDTH, STEP, chunks = steps.WIDTH, steps.STEP, steps.chunks
     lane, row, all_largest, all_sum = group.lane, group.row, group.all_largest, group.all_sum
-    E, S, L, C = exponentials(real), sums(real), loss_rows(T, TT, real, regime), softcaps(real)
+    E, S, L, C = exponentials(real), sums(real), loss_rows(T, TT, real, regime, ONE_BY_ONE), softcaps(real)
     exp, shift_to, unit_for, value, factor = E.exp, E.shift_to, E.unit_for, S.value, S.factor
     begin, read, load_masses, agree, slope_of, curvature_of = (
         L.begin, L.read, L.load_masses, L.agree, C.slope, C.curvature

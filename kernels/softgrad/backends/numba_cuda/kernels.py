@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, get_origin
 
 from numba import types
@@ -24,7 +24,7 @@ from softgrad.backends.numba_cuda.cross_entropy import cross_entropy
 from softgrad.backends.numba_cuda.cross_entropy_options import cross_entropy_options
 from softgrad.backends.numba_cuda.derivatives import derivatives
 from softgrad.backends.numba_cuda.products import products
-from softgrad.backends.numba_cuda.rows import SIZES, Place, chunk_width
+from softgrad.backends.numba_cuda.rows import ONE_BY_ONE, SIZES, Place, chunk_width
 from softgrad.backends.numba_cuda.softmax import softmax
 from softgrad.backends.numba_cuda.totals import divisor, total
 
@@ -65,7 +65,9 @@ def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:
     if kernel.function not in HOLDING:
         return "nowhere", slots
     T, real = (kernel.arguments[-3], kernel.arguments[-1]) if kernel.function == "products" else kernel.arguments[-2:]
-    width, size = chunk_width(T, regime), SIZES[real]
+    size = SIZES[real]
+    one_by_one = kernel.function == "products" and real == "double"
+    width = ONE_BY_ONE if one_by_one else chunk_width(T, regime)
     if kernel.function != "products" and 0 < regime.chunks * width * size <= 4 * FEW_REGISTERS:
         return "registers", slots
     held = -(-classes // (width * regime.size)) * width * size * regime.threads
@@ -100,7 +102,11 @@ NEWEST_TARGET = (8, 0)
 
 def ptx(kernel: Kernel, place: Place, capability: tuple[int, int]) -> str:
     """The kernel in PTX that a device of a compute capability can run."""
-    capability = min(capability, NEWEST_TARGET)
+    return _ptx_for(kernel, place, min(capability, NEWEST_TARGET))
+
+
+@lru_cache(maxsize=16)
+def _ptx_for(kernel: Kernel, place: Place, capability: tuple[int, int]) -> str:
     body, takes = function(kernel, place)
     regime = kernel.regime
     numba: Any = compiler

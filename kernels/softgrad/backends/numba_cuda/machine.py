@@ -97,6 +97,16 @@ def _narrow_float16(typing_context, x):
     return types.uint32(types.float32), generate
 
 
+@intrinsic
+def next_address(typing_context, address, step):
+    """Return address + step, computed here and now.
+
+    The compiler would work out the addresses of a whole chunk before a loop, and keep them in registers.
+    """
+    generate = _assembly("add.s64 $0, $1, $2;", _ADDRESS, [_ADDRESS, _ADDRESS], "=l,l,l")
+    return types.int64(types.int64, types.int64), generate
+
+
 @device
 def select(condition, a, b):
     """Return a where the condition holds, else b."""

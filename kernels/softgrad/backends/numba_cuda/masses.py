@@ -22,9 +22,9 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.losses import charges
-from softgrad.backends.numba_cuda.machine import device, fused, log1p, select, tanh
+from softgrad.backends.numba_cuda.machine import device, fused, log1p, next_address, select, some, tanh
 from softgrad.backends.numba_cuda.machine import exp as plain_exp
-from softgrad.backends.numba_cuda.rows import spans, walk
+from softgrad.backends.numba_cuda.rows import spans, stored, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, sums, tree_sum
 from softgrad.backends.numba_cuda.teams import NOWHERE, SumAndCount, SumAndFirst, nan_max, team
 
@@ -74,21 +74,28 @@ def softcaps(real: str) -> SimpleNamespace:
     @device
     def capped(s, z):
         # −inf stays masked, +inf stays: its row is NaN.
-        if s == ZERO:
-            return z
-        x = z / s
-        # tanh(x) = x to the last digit, and z / s may have lost digits below the smallest normal number.
-        return select((z - z != ZERO) | (abs(x) < TINY), z, s * tanh(x))
+        capped = z
+        if s != ZERO:
+            finite = z - z == ZERO
+            if some(finite):
+                x = z / s
+                # tanh(x) = x to the last digit, and z / s may have lost digits below the smallest normal number.
+                capped = select((abs(x) < TINY) | (finite == False), z, s * tanh(x))  # noqa: E712
+        return capped
 
     @device
     def slope(s, z):
         # 4q / (1 + q)², q = exp(−2 |z / s|): it keeps its digits where 1 − tanh² has none, and those that
         # rounding z / s would cost it where that is large.
-        x = abs(z) / s
-        lost = fused(-x, s, abs(z)) / s
-        q = plain_exp(-TWO * x)
-        q = q - select(x - x == ZERO, TWO * lost * q, ZERO)
-        return FOUR * q / ((ONE + q) * (ONE + q))
+        slope = ZERO
+        finite = z - z == ZERO
+        if some(finite):
+            x = abs(z) / s
+            lost = fused(-x, s, abs(z)) / s
+            q = plain_exp(-TWO * x)
+            q = q - select(x - x == ZERO, TWO * lost * q, ZERO)
+            slope = select(finite, FOUR * q / ((ONE + q) * (ONE + q)), ZERO)
+        return slope
 
     @device
     def curvature(s, z):
@@ -98,18 +105,17 @@ def softcaps(real: str) -> SimpleNamespace:
 
 
 @cache
-def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
+def loss_rows(T: str, TT: str, real: str, regime: Regime, width: int | None = None) -> SimpleNamespace:
     """T the logits' type, TT that of probabilities: the device functions `begin`, `read`, `load_masses`, `agree`."""
-    steps, group = walk(T, real, regime, "nowhere"), team(regime, real)
+    steps, group = walk(T, real, regime, "nowhere", width), team(regime, real)
     WIDTH, STEP, chunks = steps.WIDTH, steps.STEP, steps.chunks
     lane, all_largest, all_rest, all_masses = (
         group.lane, group.all_largest, group.all_sum_and_count, group.all_sum_and_first
     )  # fmt: skip
     E, S, C, P = exponentials(real), sums(real), charges(real), softcaps(real)
-    exp, shift_to, is_finite, value, charge_of, load_weight = (
-        E.exp, E.shift_to, E.is_finite, S.value, C.charge, C.load_weight
-    )  # fmt: skip
-    capped = P.capped
+    exp, shift_to, is_finite, value, charge_of = E.exp, E.shift_to, E.is_finite, S.value, C.charge
+    number, capped = stored(real, real), P.capped
+    load_number, SIZE = number.load, number.SIZE
     logits, probabilities = spans(T, real, WIDTH), spans(TT, real, WIDTH)
     span, get, load = logits.span, logits.get, logits.load
     target_span, load_targets, tree = probabilities.span, probabilities.load, tree_sum(WIDTH)
@@ -139,11 +145,14 @@ def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
         else:
             for n in range(WIDTH):
                 d[n] = ZERO
+        step = masses.weight.classes * SIZE
+        at = masses.weight.data + j * step
         for n in range(WIDTH):
             inside = j + n < masses.targets.classes
             d[n] = select(inside, fused(d[n], masses.keep, masses.smooth), ZERO)
             if masses.weight.data != 0:
-                d[n] = d[n] * load_weight(masses.weight, j + n, inside)
+                d[n] = d[n] * load_number(at, inside)
+                at = next_address(at, step)
 
     @device
     def read(loss, j, x):

@@ -24,7 +24,7 @@ from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.arguments import Strided
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.machine import device, select
-from softgrad.backends.numba_cuda.rows import SIZES, Place, at_row, spans, walk
+from softgrad.backends.numba_cuda.rows import ONE_BY_ONE, SIZES, Place, at_row, spans, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, sums, times, tree_sum
 from softgrad.backends.numba_cuda.teams import NOWHERE, SumAndFirst, nan_max, team
 
@@ -37,7 +37,7 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
     # A class of probability 0 adds nothing to Σ p u, even where the tangent is NaN; a given probability is taken as it
     # is.
     SKIPS = not LOG_VJP and (LOGITS or LOG_JVP)
-    steps, group = walk(T, real, regime, place), team(regime, real)
+    steps, group = walk(T, real, regime, place, ONE_BY_ONE if real == "double" else None), team(regime, real)
     WIDTH, STEP, chunks, held = steps.WIDTH, steps.STEP, steps.chunks, steps.held
     KEEPS, IN_SHARED, APART, HELD = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.HELD
     lane, row, all_largest, all_sum, all_found = (

@@ -29,6 +29,7 @@ from softgrad.backends.numba_cuda.machine import (
     load_16,
     narrow_bfloat16,
     narrow_float16,
+    next_address,
     select,
     some,
     store_2,
@@ -39,6 +40,9 @@ from softgrad.backends.numba_cuda.machine import (
 )
 
 Place = Literal["registers", "shared", "nowhere"]  # where a team holds its row between walks
+# Chunks of one class, for kernels that have so much to remember of a class, in double, that several do not fit a lane's
+# registers.
+ONE_BY_ONE = 1
 SIZES = {"double": 8, "float": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -299,9 +303,11 @@ def spans(T: str, real: str, width: int, apart: int = 1) -> SimpleNamespace:
                     number = load_number(span.data + (j + n) * SIZE, inside)
                     x[i + n * apart] = select(inside, number, select(cut, pad, x[i + n * apart]))
         else:
+            at = span.data + j * span.stride
             for n in range(width):
                 inside = j + n < span.classes
-                x[i + n * apart] = select(inside, load_number(span.data + (j + n) * span.stride, inside), pad)
+                x[i + n * apart] = select(inside, load_number(at, inside), pad)
+                at = next_address(at, span.stride)
 
     @device
     def store(span, j, x, i, present):
@@ -317,21 +323,24 @@ def spans(T: str, real: str, width: int, apart: int = 1) -> SimpleNamespace:
                 for n in range(width):
                     store_number(span.data + (j + n) * SIZE, x[i + n * apart], cut & (j + n < span.classes))
         else:
+            at = span.data + j * span.stride
             for n in range(width):
-                store_number(span.data + (j + n) * span.stride, x[i + n * apart], present & (j + n < span.classes))
+                store_number(at, x[i + n * apart], present & (j + n < span.classes))
+                at = next_address(at, span.stride)
 
     return SimpleNamespace(span=span, get=get, load=load, store=store)
 
 
 @cache
-def walk(T: str, real: str, regime: Regime, place: Place) -> SimpleNamespace:
+def walk(T: str, real: str, regime: Regime, place: Place, width: int | None = None) -> SimpleNamespace:
     """How a team walks over a row of T: WIDTH, STEP and the device function `chunks`; and where it holds the row.
 
     A walk is `for c in range(chunks(classes))`: chunk c of this lane starts at class lane · WIDTH + c · STEP.  Its
     numbers are x[i], x[i + APART], …, i = held(c), in an array of HELD numbers of each lane's own, or (IN_SHARED) in
     dynamic shared memory behind the team's slots.  Where the row is held nowhere (not KEEPS), each walk reads it again.
+    `width` is that of the chunks where it is not to be 16 bytes.
     """
-    WIDTH = chunk_width(T, regime)
+    WIDTH = chunk_width(T, regime) if width is None else width
     STEP = WIDTH * regime.size
     CHUNKS, KEEPS, IN_SHARED = regime.chunks, place != "nowhere", place == "shared"
     APART = regime.threads if IN_SHARED else 1
