@@ -75,7 +75,7 @@ def cuda_extras() -> list[str] | None:
     version = re.search(r"CUDA Version:\s*(\d+)", said)
     if version is None:
         return None
-    return ["cuda13" if int(version[1]) >= 13 else "cuda12", "numba-cuda"]
+    return ["cuda13", "numba-cuda"] if int(version[1]) >= 13 else ["cuda12", "numba-cuda12"]
 
 
 def _stamp() -> dict:
