@@ -73,9 +73,11 @@ def _text(kernels: tuple[Kernel, ...], edits: tuple) -> str:
 
 def _entry(kernel: Kernel) -> str:
     regime = kernel.regime
+    flushes = "false" if "double" in kernel.arguments or kernel.function == "derivatives" else "true"
     return (
         f'\n#line 1 "{kernel.name}"\n'
         f'extern "C" void {kernel.name}(unsigned blocks, int order, const softgrad::{kernel.takes}* arguments) {{\n'
+        f"  const emulator::Flushing flushing({flushes});\n"
         f"  emulator::launch(blocks, {regime.threads}, {regime.blocks}, {regime.shared_bytes}, order, [arguments] {{\n"
         f"    {kernel.instance}(*arguments);\n  }});\n}}\n"
     )

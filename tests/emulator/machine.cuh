@@ -9,7 +9,8 @@
 //   * a barrier that some threads never reach, or lanes that exchange with lanes elsewhere, abort with a report;
 //   * with ThreadSanitizer the fibers are threads to it, and barriers are what orders them: a race check.
 //
-// Not modelled: performance, flushing of subnormal numbers, blocks that run at the same time (those of a cluster do).
+// Kernels that compute in float run with subnormal numbers flushed to 0, as under -ftz=true (on x86-64, where the machine
+// can be told so).  Not modelled: performance, and blocks that run at the same time (those of a cluster do).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -22,6 +23,10 @@
 #include <random>
 #include <utility>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 #define SOFTGRAD_EMULATED 1
 #define __device__
@@ -279,6 +284,19 @@ inline bool is_ready(const Fiber& fiber) {
                what, block, count[1], count[2], count[3], count[4]);
   std::abort();
 }
+
+// While it lives, subnormal results and operands are 0.
+struct Flushing {
+#if defined(__x86_64__)
+  unsigned before;
+  explicit Flushing(bool flushes) : before(_mm_getcsr()) {
+    if (flushes) _mm_setcsr(before | 0x8040);
+  }
+  ~Flushing() { _mm_setcsr(before); }
+#else
+  explicit Flushing(bool) {}
+#endif
+};
 
 // `order` 0: threads in ascending order, 1: descending, else shuffled anew at each round with this seed.
 inline void launch(unsigned blocks, unsigned threads, unsigned cluster_size, size_t shared_bytes, int order,

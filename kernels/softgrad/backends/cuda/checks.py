@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from softgrad.backends.cuda.primitives import Primitives
 
 CHECK_ARGS = struct.Struct("=3q4q3qqdq")
-_NONE = 2**64 - 1
+_NONE = -1  # unsigned on the device: beyond every position
 
 
 def first_bad_target(primitives: Primitives, targets: Array, classes: int, ignore_index: int | None) -> int | None:
@@ -48,9 +49,11 @@ def _first(
     log: bool,
 ) -> int | None:
     runtime = primitives.runtime
-    first = runtime.empty((), np.uint64, values)
-    first[...] = _NONE
-    arguments = CHECK_ARGS.pack(*shape, *primitives.view(values), *integers, runtime.pointer(first), tolerance, log)
-    runtime.launch(kernel, grid, arguments, values)
-    position = int(first)
+    first = runtime.empty((), np.int64, values)
+    # Where arrays have operations of their own, these belong on the call's stream too.
+    with getattr(runtime, "on_stream", nullcontext)():
+        first[...] = _NONE
+        arguments = CHECK_ARGS.pack(*shape, *primitives.view(values), *integers, runtime.pointer(first), tolerance, log)
+        runtime.launch(kernel, grid, arguments, values)
+        position = int(first)
     return None if position == _NONE else position

@@ -35,7 +35,8 @@ struct Format<float> {
   static constexpr float LN2_HIGH = 0.693147180559945309f;
   static constexpr float LN2_LOW = -1.904654299957768e-09f;
   static constexpr float NEAR_DROP = 0x1p-86f;  // 2^−LIFT, but for two bits that keep quotients in range
-  static constexpr Bits LARGEST_UNIT = 0x7e800000u;  // 2^126: its inverse is normal too
+  static constexpr Bits LARGEST_UNIT = 0x7e800000u;   // 2^126: its inverse is normal too
+  static constexpr Bits SMALLEST_UNIT = 0x0d800000u;  // 2^−100
 
   // exp(f) to 2^−28 (minimax), |f| < 0.36.
   static DEVICE float exp_small(float f) {
@@ -62,7 +63,8 @@ struct Format<double> {
   static constexpr double LN2_HIGH = 0.69314718055994530942;
   static constexpr double LN2_LOW = 2.3190468138462995584e-17;
   static constexpr double NEAR_DROP = 0x1p-798;
-  static constexpr Bits LARGEST_UNIT = 0x7fd0000000000000ull;  // 2^1022
+  static constexpr Bits LARGEST_UNIT = 0x7fd0000000000000ull;   // 2^1022
+  static constexpr Bits SMALLEST_UNIT = 0x07b0000000000000ull;  // 2^−900
 
   // exp(f) to 2^−57 (minimax), |f| < 0.36.
   static DEVICE double exp_small(double f) {
@@ -120,15 +122,16 @@ struct Shift {
   }
 };
 
-// A power of two near `largest`, the largest |tangent| of a row, but no less than 1: tangents are carried divided by it,
-// so that products with lifted exponentials stay in range.
+// A power of two near `largest`, the largest |tangent| of a row: tangents are carried divided by it, so that products with
+// lifted exponentials stay in range, and means of small ones keep their digits.
 template <class Real>
 DEVICE Real unit_for(Real largest) {
   using F = Format<Real>;
   using Bits = typename F::Bits;
   const Bits exponent = float_bits(largest) & ~((Bits(1) << F::MANTISSA) - 1);
-  const Bits one = float_bits(Real(1));
-  return bits_float(exponent < one ? one : exponent > F::LARGEST_UNIT ? F::LARGEST_UNIT : exponent);
+  return bits_float(exponent < F::SMALLEST_UNIT  ? F::SMALLEST_UNIT
+                    : exponent > F::LARGEST_UNIT ? F::LARGEST_UNIT
+                                                 : exponent);
 }
 
 }  // namespace softgrad

@@ -139,7 +139,7 @@ DEVICE void products(const ProductArgs& a) {
         for (int i = 0; i < WIDTH; ++i) {
           const Real u = x[i] * inverse;
           if constexpr (MODE == LOG_JVP)
-            x[i] = u == Real(0) ? -lifted_mean * (unit * drop) : (u - mean) * unit;
+            x[i] = u != Real(0) ? (u - mean) * unit : unit < Real(1) ? -mean * unit : -lifted_mean * (unit * drop);
           else if (LOGITS && e[i] == Real(0))
             x[i] = Real(0);
           else

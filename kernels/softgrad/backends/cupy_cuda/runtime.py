@@ -83,6 +83,10 @@ class CupyRuntime:
         function((grid,), (kernel.regime.threads,), (by_value,), shared_mem=kernel.regime.shared_bytes, stream=stream)
         return None
 
+    def on_stream(self) -> AbstractContextManager[Any]:
+        """CuPy's own operations on the call's stream, while the context lasts."""
+        return _current()
+
 
 def _stream_pointer() -> int:
     pointer = arrays.call.stream
