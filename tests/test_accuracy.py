@@ -40,11 +40,7 @@ def test_softmax(case, dtype, backend):
 
 
 @over_cases
-def test_cross_entropy_of_class_indices(
-    case,
-    dtype,
-    backend,
-):
+def test_cross_entropy_of_class_indices(case, dtype, backend):
     rows = slice(None, 1 if case.shape[1] > 20_000 else None)
     z, t = case.logits(dtype)[rows], case.targets(np.int32)[rows]
     options = {"weight": case.weight(dtype), "reduction": "none"}
@@ -177,9 +173,7 @@ def test_softcap_far_out_on_its_tail(backend):
             )
 
 
-def test_negative_probabilities_that_cancel_against_smoothing(
-    backend,
-):
+def test_negative_probabilities_that_cancel_against_smoothing(backend):
     T = np.array([[-1.0 / 9.0, 0.5, 0.25], [0.0, -0.11, 1.0]])
     z = np.array([[0.5, -60.0, 1.0], [3.0, -2.0, 0.0]])
     grad = softgrad.cross_entropy_grad(z, T, label_smoothing=0.25)
@@ -187,10 +181,7 @@ def test_negative_probabilities_that_cancel_against_smoothing(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_reduced_losses_are_added_in_twice_the_precision(
-    dtype,
-    backend,
-):
+def test_reduced_losses_are_added_in_twice_the_precision(dtype, backend):
     """A thousand small losses beside one large one; and losses whose sum overflows though their mean does not."""
     z = np.zeros((2001, 2), dtype)
     z[:, 1] = -30.0 if dtype == np.float32 else -40.0
