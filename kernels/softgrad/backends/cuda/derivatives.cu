@@ -46,7 +46,7 @@ DEVICE void derivatives(const LossArgs& a) {
         u[i] = j + i >= classes || j + i == reference || idle ? 0.0 : u[i] - v_ref;
       }
     };
-    Real largest = 0.0;
+    Real largest = 1.0;  // the unit is no less: v_ref is carried in it too
     loss.each([&](int64 j, Real(&x)[WIDTH]) {
       Real d[WIDTH], u[WIDTH];
       loss.masses.load(j, d);
