@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from softgrad.backends.cuda.regimes import Regime, block
 from softgrad.backends.cuda.sources import amalgamated
@@ -61,11 +62,13 @@ def computing(dtype: str) -> str:
     return "double" if dtype == "float64" else "float"
 
 
+@cache
 def softmax(mode: str, dtype: str, regime: Regime) -> Kernel:
     """`mode`: PROBABILITIES, LOG_PROBABILITIES or LOG_SUM_EXP."""
     return Kernel("softmax.cu", "softmax", (mode, C_TYPES[dtype], computing(dtype)), regime, "SoftmaxArgs", dtype)
 
 
+@cache
 def products(mode: str, is_logits: bool, dtype: str, tangent: str, regime: Regime) -> Kernel:
     """`mode`: SOFTMAX_PRODUCT, LOG_JVP or LOG_VJP."""
     logits = "true" if is_logits else "false"
@@ -73,17 +76,20 @@ def products(mode: str, is_logits: bool, dtype: str, tangent: str, regime: Regim
     return Kernel("products.cu", "products", arguments, regime, "ProductArgs", dtype)
 
 
+@cache
 def cross_entropy(dtype: str, regime: Regime) -> Kernel:
     """Integer targets, weight, reductions; no other option."""
     return Kernel("cross_entropy.cu", "cross_entropy", (C_TYPES[dtype], computing(dtype)), regime, "LossArgs", dtype)
 
 
+@cache
 def cross_entropy_options(dtype: str, targets: str, real: str, regime: Regime) -> Kernel:
     """Any option; `targets` the dtype of probabilities (of the logits where there are none), `real` the C type."""
     arguments = (C_TYPES[dtype], C_TYPES[targets], real)
     return Kernel("cross_entropy_options.cu", "cross_entropy_options", arguments, regime, "LossArgs", dtype)
 
 
+@cache
 def derivatives(hessian: bool, dtype: str, targets: str, tangent: str, regime: Regime) -> Kernel:
     """Directional derivatives (Hessian products, if `hessian`) of any loss."""
     arguments = ("true" if hessian else "false", C_TYPES[dtype], C_TYPES[targets], C_TYPES[tangent])
@@ -94,21 +100,25 @@ def derivatives(hessian: bool, dtype: str, targets: str, tangent: str, regime: R
 TOTALS = block(256, 0, 4)
 
 
+@cache
 def total(real: str) -> Kernel:
     """Σ of one number per row."""
     return Kernel("totals.cu", "total", (real,), TOTALS, "TotalArgs")
 
 
+@cache
 def divisor(real: str) -> Kernel:
     """Σ weights, and the number, of the rows that count."""
     return Kernel("totals.cu", "divisor", (real,), TOTALS, "TotalArgs")
 
 
+@cache
 def check_targets() -> Kernel:
     """The first integer target that is neither in range nor ignored."""
     return Kernel("checks.cu", "check_targets", (), TOTALS, "CheckArgs")
 
 
+@cache
 def check_rows(dtype: str, regime: Regime) -> Kernel:
     """The first row that is no probability distribution."""
     return Kernel("checks.cu", "check_rows", (C_TYPES[dtype], computing(dtype)), regime, "CheckArgs", dtype)

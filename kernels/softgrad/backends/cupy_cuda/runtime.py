@@ -31,7 +31,8 @@ class CupyRuntime:
     """What the primitives need of CuPy; see `softgrad.backends.cuda.primitives.Runtime`."""
 
     def __init__(self) -> None:
-        self._functions: dict[tuple[Kernel, int], Any] = {}
+        # By the kernel's identity, which is quicker to look up than its value: kernels are made once and kept.
+        self._functions: dict[tuple[int, int], tuple[Kernel, Any]] = {}
         self._scratch: dict[tuple[int, int], cupy.ndarray] = {}
         self._clusters: dict[int, bool] = {}
 
@@ -73,10 +74,11 @@ class CupyRuntime:
         if device != cupy.cuda.runtime.getDevice():
             with like.device:
                 return self.launch(kernel, grid, arguments, like)
-        function = self._functions.get((kernel, device))
-        if function is None:
+        known = self._functions.get((id(kernel), device))
+        if known is None:
             module = cupy.RawModule(code=kernel.text(), options=OPTIONS)
-            function = self._functions[kernel, device] = module.get_function(kernel.name)
+            known = self._functions[id(kernel), device] = kernel, module.get_function(kernel.name)
+        function = known[1]
         # CuPy passes a NumPy array of one element by value, whatever its size.
         by_value = np.frombuffer(arguments, np.dtype((np.void, len(arguments))))
         stream = None if arrays.call.stream is None else _Stream(arrays.call.stream)
