@@ -100,6 +100,8 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                 for n in range(WIDTH):
                     largest = select(abs(u[n]) > largest, abs(u[n]), largest)
             unit = unit_for(all_largest(largest))
+            # No less than 1: v[ref] is carried in units too, and need not be small where all u are.
+            unit = select(unit < ONE, ONE, unit)
             inverse = ONE / unit
 
             moment, drift = Sum(ZERO, ZERO), Sum(ZERO, ZERO)

@@ -41,16 +41,17 @@ class Format(NamedTuple):
     LN2_LOW: float  # ln 2 − its rounded value
     NEAR_DROP: float  # 2^−LIFT, but for two bits that keep quotients in range
     LARGEST_UNIT: int  # the bits of a power of two whose inverse is normal too
+    SMALLEST_UNIT: int  # 2^−100, 2^−900
 
 
 FORMATS = {
     "float": Format(
         np.float32, np.uint32, np.int32, 23, 88, -212, 131072.0, 1.5 * 2.0**23, -1.904654299957768e-09, 2.0**-86,
-        0x7E800000,
+        0x7E800000, 0x0D800000,
     ),
     "double": Format(
         np.float64, np.uint64, np.int64, 52, 800, -1800, 2.0**30, 1.5 * 2.0**52, 2.3190468138462995584e-17, 2.0**-798,
-        0x7FD0000000000000,
+        0x7FD0000000000000, 0x07B0000000000000,
     ),
 }  # fmt: skip
 
@@ -113,11 +114,11 @@ def exponentials(real: str) -> SimpleNamespace:
     Real, Bits, Signed = F.Real, F.Bits, F.Signed
     # exp(f) to 2^−28 (2^−57), minimax for |f| < 0.36.
     exp_small = _exp_small_float if real == "float" else _exp_small_double
-    ZERO, ONE = Real(0), Real(1)
+    ZERO = Real(0)
     LARGE, ROUNDER, LOG2_E = Real(F.LARGE), Real(F.ROUNDER), Real(1.4426950408889634074)
     MINUS_LN2_HIGH, MINUS_LN2_LOW = -Real(0.69314718055994530942), -Real(F.LN2_LOW)
     LIFT, FLOOR, MANTISSA = Bits(F.LIFT), Signed(F.FLOOR), Bits(F.MANTISSA)
-    EXPONENT, ONE_BITS, LARGEST_UNIT = ~Bits(2**F.MANTISSA - 1), np.array(ONE).view(Bits)[()], Bits(F.LARGEST_UNIT)
+    EXPONENT, SMALLEST_UNIT, LARGEST_UNIT = ~Bits(2**F.MANTISSA - 1), Bits(F.SMALLEST_UNIT), Bits(F.LARGEST_UNIT)
 
     @device
     def is_finite(x):
@@ -144,12 +145,13 @@ def exponentials(real: str) -> SimpleNamespace:
 
     @device
     def unit_for(largest):
-        """A power of two near `largest`, the largest |tangent| of a row, but no less than 1.
+        """A power of two near `largest`, the largest |tangent| of a row.
 
-        Tangents are carried divided by it, so that products with lifted exponentials stay in range.
+        Tangents are carried divided by it, so that products with lifted exponentials stay in range, and means of small
+        ones keep their digits.
         """
         exponent = Bits(float_bits(largest) & EXPONENT)
-        exponent = select(exponent < ONE_BITS, ONE_BITS, exponent)
+        exponent = select(exponent < SMALLEST_UNIT, SMALLEST_UNIT, exponent)
         return bits_float(select(exponent > LARGEST_UNIT, LARGEST_UNIT, exponent))
 
     return SimpleNamespace(shift_to=shift_to, exp=exp, unit_for=unit_for, is_finite=is_finite, F=F)

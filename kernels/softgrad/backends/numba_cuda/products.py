@@ -52,6 +52,7 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
     tree, tree_of_chunk, SIZE_V, SIZE_OUT = tree_sum(WIDTH, APART), tree_sum(WIDTH), SIZES[TV], SIZES[T]
     Real = E.F.Real
     ZERO, ONE, INFINITY, NAN, LIFTED_ONE = Real(0), Real(1), Real(np.inf), Real(np.nan), Real(2.0**E.F.LIFT)
+    DROP = Real(0.25 * E.F.NEAR_DROP)
 
     @device
     def exponential(shift, x):
@@ -171,7 +172,9 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
                         u[n] = (u[n] - p_sum) + broken
                     store_out(out, j, u, 0, present)
             else:
-                mean = value(total) / value(s)
+                # Where u is 0, as at k, the mean is all there is: it keeps the digits that it has as a lifted number.
+                lifted_mean = value(total) / (value(s) * DROP)
+                mean = lifted_mean * DROP
                 over_s = factor(unit, s)
                 for c in range(chunks(classes)):
                     i, j = held(c), first + c * STEP
@@ -179,13 +182,15 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
                         read_exponentials(point, shift, j, x, i)
                     read_u(v, v_k, j, u)
                     for n in range(WIDTH):
-                        y = u[n] * inverse - mean
+                        in_units, e = u[n] * inverse, x[i + n * APART]
                         if LOG_JVP:
-                            y = y * unit
+                            alone = select(unit < ONE, -mean * unit, -lifted_mean * (unit * DROP))
+                            y = select(in_units == ZERO, alone, (in_units - mean) * unit)
                         else:
-                            y = times(over_s, y * x[i + n * APART])
+                            alone = -lifted_mean * (e * DROP)
+                            y = times(over_s, select(in_units == ZERO, alone, (in_units - mean) * e))
                             if LOGITS:
-                                y = select(x[i + n * APART] == ZERO, ZERO, y)
+                                y = select(e == ZERO, ZERO, y)
                         u[n] = y + broken
                     store_out(out, j, u, 0, present)
 
