@@ -231,3 +231,21 @@ def test_checked_unless_told_otherwise_on_the_cpu(backend: str, name: str) -> No
 def test_an_ignored_index_may_be_a_class(backend: str) -> None:
     targets = np.where(T == 2, -100, T)
     agree(everything(T, ignore_index=2), everything(targets))
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("classes", [5, 20, 64, 200, 500])  # short, middling and long rows take different paths
+def test_an_unchecked_row_is_nan_and_an_ignored_one_0_at_every_length(
+    backend: str, dtype: np.dtype, classes: int, rows: int
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(rows, classes)).astype(dtype)
+    targets = np.zeros(rows, int)
+    targets[0], targets[1:4] = classes + 3, -100
+    for options in ({}, {"weight": np.ones(classes)}):
+        for reduction in ("none", "sum"):
+            grad = softgrad.cross_entropy_grad(
+                logits, targets, reduction=reduction, check_targets=False, **options
+            ).astype(np.float64)
+            assert np.isnan(grad[0]).all()
+            assert (grad[1:4] == 0.0).all()
+            assert np.isfinite(grad[4:]).all()

@@ -76,7 +76,7 @@ def fill_others(grad, tile, counts, t, by, fmt):
     """0 in rows that count for nothing, NaN in rows whose target is out of range."""
     if by != 0.0 and sum_across(counts) == 16:
         return
-    x = where((t == BAD) & (i32s(0) != (1 if by == 0.0 else 0)), f32s(math.nan), f32s(0.0))
+    x = where(t == BAD, f32s(0.0 if by == 0.0 else math.nan), f32s(0.0))
     for i in range(tile[1]):
         if lane(counts, i) == 0:
             fill_row(row_offset(grad, tile[0] + i), tile[2], lane(x, i), fmt)
