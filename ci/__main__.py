@@ -18,6 +18,8 @@ import environment
 DEMO = ["cpu", "demo"]
 DEVELOP = ["dev"]
 BENCH = ["bench", "cpu"]
+# Exit status of tests.sanitize_gpu where there is no compute-sanitizer.
+NOT_FOUND = 2
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +61,7 @@ def bench(arguments: list[str]) -> int:
 
 
 def gpu(arguments: list[str]) -> int:
-    """run the GPU's tests, then its benchmarks (--here: with this interpreter and its packages, installing nothing)"""
+    """run the GPU's tests, compute-sanitizer and benchmarks (--here: with this interpreter, installing nothing)"""
     here = "--here" in arguments
     rest = [argument for argument in arguments if argument != "--here"]
     extras = environment.cuda_extras()
@@ -68,6 +70,11 @@ def gpu(arguments: list[str]) -> int:
         return 2
     python = environment.running() if here else environment.set_up([*DEVELOP, *BENCH, *(extras or [])])
     tested = python.run(["-m", "pytest", "-m", "gpu", "tests"])
+    if tested == 0:
+        tested = python.run(["-m", "tests.sanitize_gpu"])
+        if tested == NOT_FOUND:
+            print("The kernels were not checked by compute-sanitizer; the tests above passed.")
+            tested = 0
     if tested != 0:
         print("The GPU tests failed: benchmarks of wrong results would mean nothing, so none were run.")
         return tested

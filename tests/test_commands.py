@@ -1,5 +1,6 @@
 """`python3 ci`: what sets up `.venv`, and when it leaves it alone."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,26 @@ def test_an_unknown_command_is_an_error():
     done = subprocess.run([sys.executable, "ci", "dmeo"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "dmeo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "extras"),
+    [
+        ("| NVIDIA-SMI 580.159  Driver Version: 580.159  CUDA Version: 13.0 |", ["cuda13", "numba-cuda"]),
+        ("| NVIDIA-SMI 535.104  Driver Version: 535.104  CUDA Version: 12.2 |", ["cuda12", "numba-cuda12"]),
+        ("No devices were found", None),
+    ],
+)
+def test_the_driver_decides_which_cuda_packages(said, extras, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: str(program))
+    assert environment.cuda_extras() == extras
+
+
+def test_without_an_nvidia_driver_gpu_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "cuda_extras", lambda: None)
+    monkeypatch.setattr(environment, "set_up", lambda extras: pytest.fail("something was installed"))
+    assert runpy.run_path(str(ROOT / "ci" / "__main__.py"))["gpu"]([]) == 2
+    assert "NVIDIA" in capsys.readouterr().out
