@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -69,13 +71,13 @@ def test_threads(classes, forced_threads):
 
 def test_helpers_take_part(forced_threads):
     """That is what the test above is about: the work is really shared."""
-    import threading
-
     forced_threads(3)
     names = set()
     barrier = threading.Barrier(3, timeout=30)
 
     def run(counter):
+        if ctypes.c_int64.from_address(counter).value == 100:
+            return  # no task is left: the caller's call that compiles
         names.add(threading.current_thread().name)
         barrier.wait()
 
