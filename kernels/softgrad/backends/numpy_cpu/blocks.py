@@ -13,16 +13,17 @@ the order in which classes are added.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Item = TypeVar("Item")
 
 # Bytes of one array of a block.  NumPy's overhead per call is about a microsecond, for some thirty calls: float32 rows,
 # with two to four arrays, take larger blocks than float64 ones with a dozen.
@@ -34,6 +35,12 @@ SHORT = 32
 FEW = 12
 # Fewer columns than this would waste most of each cache line that a strided class axis touches.
 FEWEST_COLUMNS = 4
+# But an array of a block has no more bytes than this, unless one row has.
+MOST_BYTES = 2**21
+# Classes that long rows are worked through at a time: then only what is needed of all classes at once takes memory for
+# all of them.
+PIECE = 2**14
+ALL = slice(None)
 
 
 class Arena:
@@ -45,7 +52,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._buffers: list[Array] = []
-        self._used = 0
+        self.used = 0
 
     @classmethod
     @contextmanager
@@ -61,17 +68,17 @@ class Arena:
 
     def reset(self) -> None:
         """Take back every array handed out."""
-        self._used = 0
+        self.used = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A C-contiguous array, valid until `reset`."""
         size = prod(shape) * np.dtype(dtype).itemsize
-        if self._used == len(self._buffers):
+        if self.used == len(self._buffers):
             self._buffers.append(np.empty(size, np.uint8))
-        elif self._buffers[self._used].size < size:
-            self._buffers[self._used] = np.empty(size, np.uint8)
-        buffer = self._buffers[self._used]
-        self._used += 1
+        elif self._buffers[self.used].size < size:
+            self._buffers[self.used] = np.empty(size, np.uint8)
+        buffer = self._buffers[self.used]
+        self.used += 1
         return buffer[:size].view(dtype).reshape(shape)
 
 
@@ -83,6 +90,17 @@ class Block:
     inner: slice
     columns: bool
     arena: Arena
+
+    def reusing(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, one after the other: an array made while one is at hand is valid until the next."""
+        used = self.arena.used
+        for item in items:
+            yield item
+            self.arena.used = used
+
+    def pieces(self, classes: int, size: int = PIECE) -> Iterator[slice]:
+        """The classes in slices of at most `size`, with memory as `reusing` has it."""
+        return self.reusing(slice(i, min(i + size, classes)) for i in range(0, classes, size))
 
     def load(self, array: Array, dtype: Any = np.float64) -> Array:
         """(C, n) of an (outer, C, inner) array: a new array in this block's memory layout."""
@@ -119,11 +137,14 @@ class Block:
 
     def store(self, array: Array, values: Array) -> None:
         """Write (C, n) values to this block of an (outer, C, inner) array, rounded once; 16-bit ones from float32."""
-        if array.dtype.itemsize == 2 and values.dtype == np.float64:
+        for piece in self.pieces(len(values)):
+            self._store_piece(array[self.outer, piece, self.inner], values[piece])
+
+    def _store_piece(self, part: Array, values: Array) -> None:
+        if part.dtype.itemsize == 2 and values.dtype == np.float64:
             values = self.cast(values, np.float32)
-        if array.dtype != values.dtype:
-            values = self.cast(values, array.dtype)  # converting while transposing is slower than one after the other
-        part = array[self.outer, :, self.inner]
+        if part.dtype != values.dtype:
+            values = self.cast(values, part.dtype)  # converting while transposing is slower than one after the other
         k, classes, j = part.shape
         if self.columns:
             part.transpose(1, 0, 2)[...] = values.reshape(classes, k, j)
@@ -153,7 +174,9 @@ def blocks(array: Array, computing: Any = np.float64) -> Iterator[Block]:
     columns = classes <= SHORT or not contiguous
     computing = np.dtype(computing)
     if columns:
-        n = max(COLUMN_BYTES[computing] // computing.itemsize // max(classes, 1), FEWEST_COLUMNS)
+        column_bytes = computing.itemsize * max(classes, 1)
+        fewest = max(min(MOST_BYTES // column_bytes, FEWEST_COLUMNS), 1)
+        n = max(COLUMN_BYTES[computing] // column_bytes, fewest)
         n = n // 64 * 64 + 16 if n > 128 else n  # no power of two between classes: they would share cache sets
     else:
         n = max(BLOCK_BYTES[computing] // computing.itemsize // classes, 1)

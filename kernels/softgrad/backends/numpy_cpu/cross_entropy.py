@@ -8,6 +8,9 @@ F      h + ΣD + 2 ζ lse, what p is multiplied by in the gradient; ζ = z_loss,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
@@ -15,7 +18,7 @@ from softgrad.backends.numpy_cpu.checks import TARGETS, classify
 from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, scale_of, times
 from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked, unit_of
 from softgrad.backends.numpy_cpu.softcap import Softcap
-from softgrad.backends.numpy_cpu.sums import Total, sum_classes, two_product, two_sum
+from softgrad.backends.numpy_cpu.sums import Total, sum_classes, sum_pieces, two_product, two_sum
 from softgrad.protocol import Loss, loss_dtype
 
 # 2 ζ lse may leave float64's range, of which the probabilities it multiplies then bring it back.
@@ -60,7 +63,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
     with np.errstate(all="ignore"):
         for block in blocks(problem.z):
             rows = Rows(problem, block, divisor)
-            for total, tangent, result in zip(totals, v, out, strict=True):
+            for total, tangent, result in block.reusing(zip(totals, v, out, strict=True)):
                 values = rows.jvp(block.load(tangent))
                 if reduced:
                     total.add(values)
@@ -79,7 +82,7 @@ def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     with np.errstate(all="ignore"):
         for block in blocks(problem.z):
             rows = Rows(problem, block, divisor)
-            for tangent, result in zip(v, out, strict=True):
+            for tangent, result in block.reusing(zip(v, out, strict=True)):
                 block.store(result, rows.hvp(block.load(tangent)))
 
 
@@ -153,7 +156,7 @@ class Rows:
         self.block = block
         self.columns = np.arange(n)
         self.zeta = divisor.zeta
-        self.cap = None if problem.softcap is None else Softcap(problem.softcap, z)
+        self.cap = None if problem.softcap is None else Softcap(block, problem.softcap, z)
         self.z = z if self.cap is None else self.cap.logits
         z_rest = None if self.cap is None else self.cap.rest
         self._masses(problem, classes, n)
@@ -169,29 +172,31 @@ class Rows:
     def _masses(self, problem: Loss, classes: int, n: int) -> None:
         """t, h, D, ΣD, and which rows are dead or bad."""
         epsilon = problem.label_smoothing
-        weight = None if problem.weight is None else problem.weight.astype(np.float64)[:, None]
+        weight = None if problem.weight is None else problem.weight[:, None]
         self.t = self.h = self.spread = None
         self.spread_sum: Array | float = 0.0
         if problem.dense:
-            spread = self.block.load(problem.targets)
-            if epsilon:
-                # Both roundings undone: a negative T may cancel against ε / C.
-                spread, of_product = two_product(spread, 1.0 - epsilon)
-                spread, of_sum = two_sum(spread, epsilon / classes)
-                spread += of_product + of_sum
-            if weight is not None:
-                spread *= weight
-            self.spread, self.spread_sum = spread, sum_classes(self.block, spread)
+            self.spread = self.block.load(problem.targets)
+            for piece in self.block.pieces(classes):
+                spread = self.spread[piece]
+                if epsilon:
+                    # Both roundings undone: a negative T may cancel against ε / C.
+                    product, of_product = two_product(spread, 1.0 - epsilon)
+                    product, of_sum = two_sum(product, epsilon / classes)
+                    np.add(product, of_product + of_sum, out=spread)
+                if weight is not None:
+                    spread *= weight[piece].astype(np.float64)
+            self.spread_sum = sum_classes(self.block, self.spread)
             self.dead, self.bad = np.zeros((2, n), bool)
             return
         t, self.dead, self.bad = classify(self.block.load_per_row(problem.targets), classes, problem.ignore_index)
         self.t = t
-        self.h = np.ones(n) if weight is None else weight[t, 0]
+        self.h = np.ones(n) if weight is None else weight[t, 0].astype(np.float64)
         if epsilon:
-            self.h = self.h * (1.0 - epsilon)
-            self.spread = np.full((classes, 1), 1.0) if weight is None else weight
-            self.spread = self.spread * (epsilon / classes)
-            self.spread_sum = epsilon if weight is None else float(weight.mean()) * epsilon
+            self.h *= 1.0 - epsilon
+            self.spread = np.ones((classes, 1)) if weight is None else weight.astype(np.float64)
+            self.spread_sum = epsilon if weight is None else float(self.spread.mean()) * epsilon
+            self.spread *= epsilon / classes
 
     def losses(self) -> Array:
         """Half of Σ_j W_j (m − z_j) + l ΣW + ζ lse², (n,): m − z may overflow though a mean of it does not."""
@@ -203,10 +208,7 @@ class Rows:
             gap[(self.h == 0.0) & (gap == np.inf)] = 0.0
             loss += self.h * gap
         if self.spread is not None:
-            gaps = 0.5 * f.m - 0.5 * self.z
-            gaps[(np.broadcast_to(self.spread, gaps.shape) == 0.0) & (gaps == np.inf)] = 0.0
-            gaps *= self.spread
-            loss += sum_classes(self.block, gaps)
+            loss += sum_pieces(self.block, len(self.z), partial(self._gaps, self.spread))
         # A sure row's l = rest / e may be below the smallest normal number though l ΣW is not.
         total = self._total()
         loss += np.where(l < TINY, times(f.rest_k, 0.5, total, over=f.e_k), l * total)
@@ -216,63 +218,97 @@ class Rows:
             loss = np.where(np.isinf(part) & np.isfinite(self.z.min(axis=0)), part, loss + part)
         return self._settle(loss)
 
+    def _gaps(self, spread: Array, piece: slice) -> Array:
+        """Half of D_j (m − z_j)."""
+        gaps = 0.5 * self.f.m - 0.5 * self.z[piece]
+        gaps[(np.broadcast_to(spread[piece], gaps.shape) == 0.0) & (gaps == np.inf)] = 0.0
+        gaps *= spread[piece]
+        return gaps
+
     def grad(self) -> Array:
         """Scaled d loss / d logits, (C, n)."""
-        g = self._grad_of_capped()
-        return self._settle(g if self.cap is None else self.cap.times_slope(g))
+        g = self.block.empty_like(self.f.e)
+        grad_of_capped = self._grad_of_capped()
+        for piece in self.block.pieces(len(g)):
+            grad_of_capped(piece, g[piece])
+            if self.cap is not None:
+                self.cap.times_slope(g[piece], piece)
+        return self._settle(g)
 
     def jvp(self, v: Array) -> Array:
         """Derivative of the loss along v, (n,): ΣW Σ p u − Σ W u + 2 ζ lse Σ p v, with u = v − v[t], or v − v[k]."""
         f = self.f
-        v = v if self.cap is None else self.cap.times_slope(v)
+        if self.cap is not None:
+            self.cap.times_slope(v)
         masked = masked_classes(self.z)
+        moment = self._moment(v, masked) if self.zeta else ()
         # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
         idle = masked if masked is None or self.spread is None else masked & (self.spread == 0.0)
         u = centred(self.block, v, self._k() if self.t is None else self.t, f.e, self.bound, idle)
         slope = times(u.moment, self._total(), u.unit, over=f.s)
         if self.spread is not None:
-            slope -= times(sum_classes(self.block, self.spread * u.x), u.unit)
+            spread = self.spread
+            slope -= times(sum_pieces(self.block, len(v), lambda piece: spread[piece] * u.x[piece]), u.unit)
         if self.zeta:
-            slope += times(self.lse, 2.0 * self.zeta, *self._moment(v, masked), over=f.s)
+            slope += times(self.lse, 2.0 * self.zeta, *moment, over=f.s)
         return self._settle(slope)
 
     def hvp(self, v: Array) -> Array:
         """Scaled Hessian · v, (C, n): p (F (u − Σ p u) + 2 ζ Σ p v), through the cap where there is one."""
         f = self.f
-        moved = v if self.cap is None else self.cap.times_slope(v)
         masked = masked_classes(self.z)
-        k = self._k()
-        at_k = k, self.columns
-        u = centred(self.block, moved, k, f.e, self.bound, masked)
-        F = self._factor(self._total())
-        scales = F, 1.0 / DOWN, self.scale, u.unit
-        u.x -= u.moment / f.s
-        # At k, where u = 0, the mean alone is left.
-        y_k = times(-u.moment * (f.e[at_k] / f.s), *scales, over=f.s)
-        u.x *= f.e
-        y = times(u.x, *scales, over=f.s, out=u.x)
-        y[at_k] = y_k
-        if self.zeta:
-            moment, unit = self._moment(moved, masked)
-            y += times(f.e, times(moment, self.scale, 2.0 * self.zeta, over=f.s), unit, over=f.s)
+        if self.cap is None:
+            y = self._hvp_of_capped(v, masked)
+        else:
+            y = self._hvp_of_capped(self.cap.times_slope(self.block.cast(v, v.dtype)), masked)
+            if masked is not None:
+                v[masked] = 0.0
+            unit = unit_of(v)
+            grad_of_capped = self._grad_of_capped(unit)
+            for piece in self.block.pieces(len(v)):
+                g = grad_of_capped(piece, self.block.empty_like(v[piece]))
+                g *= v[piece] / unit
+                self.cap.times_slope(y[piece], piece)
+                y[piece] += self.cap.times_curvature(g, piece)
         if masked is not None:
             settle_masked(y, masked, f.s)
-        if self.cap is not None:
-            unit = unit_of(v if masked is None else np.where(masked, 0.0, v))
-            y = self.cap.times_slope(y) + self.cap.times_curvature(self._grad_of_capped(unit) * (v / unit))
-            if masked is not None:
-                settle_masked(y, masked, f.s)
         return self._settle(y)
+
+    def _hvp_of_capped(self, v: Array, masked: Array | None) -> Array:
+        """`hvp` by the softcapped logits, in the memory of v; anything at masked classes."""
+        f, k = self.f, self._k()
+        at_k = k, self.columns
+        moment, unit = self._moment(v, masked) if self.zeta else (None, None)
+        u = centred(self.block, v, k, f.e, self.bound, masked)
+        scales = self._factor(self._total()), 1.0 / DOWN, self.scale, u.unit
+        mean = u.moment / f.s
+        # At k, where u = 0, the mean alone is left.
+        y_k = times(-u.moment * (f.e[at_k] / f.s), *scales, over=f.s)
+        y = u.x
+        for piece in self.block.pieces(len(y)):
+            y[piece] -= mean
+            y[piece] *= f.e[piece]
+            times(y[piece], *scales, over=f.s, out=y[piece])
+        y[at_k] = y_k
+        if moment is not None and unit is not None:
+            mass = times(moment, self.scale, 2.0 * self.zeta, over=f.s)
+            for piece in self.block.pieces(len(y)):
+                y[piece] += times(f.e[piece], mass, unit, over=f.s)
+        return y
 
     def _k(self) -> Array:
         return first_largest(self.block, self.z)
 
     def _moment(self, v: Array, masked: Array | None) -> tuple[Array, Array]:
         """Σ e v of (C, n) tangents as moment · unit."""
-        if masked is not None:
-            v = np.where(masked, 0.0, v)
-        unit = unit_of(v)
-        return sum_classes(self.block, self.f.e * (v / unit)), unit
+        # In the mean a masked class adds nothing, even a NaN.
+        unit = unit_of(v if masked is None else np.where(masked, 0.0, v))
+
+        def terms(piece: slice) -> Array:
+            v_ = v[piece] if masked is None else np.where(masked[piece], 0.0, v[piece])
+            return self.f.e[piece] * (v_ / unit)
+
+        return sum_pieces(self.block, len(v), terms), unit
 
     def _total(self) -> Array:
         """ΣW, (n,)."""
@@ -282,13 +318,13 @@ class Rows:
         """(`total` + 2 ζ lse) · DOWN."""
         return total * DOWN + (2.0 * self.zeta * DOWN) * self.lse if self.zeta else total * DOWN
 
-    def _grad_of_capped(self, unit: Array | float = 1.0) -> Array:
-        """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled, and times a power of two."""
+    def _grad_of_capped(self, unit: Array | float = 1.0) -> Callable[[slice, Array], Array]:
+        """p F − W, and at the target p (F − h) − D_t − h rest_t / s; scaled, and times a power of two.
+
+        What is returned writes it to the memory for a piece of the classes.
+        """
         f, scale = self.f, self.scale * unit
         F = self._factor(self._total())
-        g = times(f.e, scale, F, 1.0 / DOWN, over=f.s, out=self.block.empty_like(f.e))
-        if self.spread is not None:
-            g -= scale * self.spread
         if self.h is not None and f.e_t is not None and f.rest_t is not None:
             at_t = -times(f.rest_t, scale, self.h, over=f.s)
             if self.spread is not None or self.zeta:
@@ -296,8 +332,17 @@ class Rows:
                 at_t += times(f.e_t, scale, self._factor(others), 1.0 / DOWN, over=f.s)
             if self.spread is not None:
                 at_t -= scale * self.spread[self.t, 0]
-            g[self.t, self.columns] = at_t
-        return g
+
+        def write(piece: slice, g: Array) -> Array:
+            times(f.e[piece], scale, F, 1.0 / DOWN, over=f.s, out=g)
+            if self.spread is not None:
+                g -= scale * self.spread[piece]
+            if self.t is not None:
+                here = (self.t >= piece.start) & (self.t < piece.stop)
+                g[self.t[here] - piece.start, self.columns[here]] = at_t[here]
+            return g
+
+        return write
 
     def _settle(self, values: Array) -> Array:
         """Rows that count for nothing are exactly 0, rows whose target is out of range NaN."""

@@ -62,7 +62,7 @@ class Shift:
         if self.needed:
             self.any_masked = not lowest > -np.inf
             if not block.columns:
-                lows = z[z.argmin(axis=0), np.arange(z.shape[1])]  # sooner found by NumPy than z.min(axis=0)
+                lows = smallest(block, z)
             is_wide = ~((m <= NARROW) & (lows >= -NARROW))
             self.to_grid: Array | np.float32 = TO_GRID
             self.c = m - LIFT + TO_GRID - TO_GRID
@@ -94,32 +94,40 @@ class Shift:
 
 
 def exp_from_largest(block: Block, z: Array, m: Array, *, exact: bool, rest: Array | None = None) -> Array:
-    """exp(z + rest − m) times a power of two, of (C, n) float64 logits: a new array.
+    """exp(z + rest − m) times a power of two, of (C, n) float64 logits: a new array, or in the memory of `rest`.
 
     `exact`: the logits were float32 or 16-bit.  `rest` is far below 1.
     """
-    d = np.subtract(z, m, out=block.empty_like(z))
-    if exact:
-        return np.exp(d, out=d) if rest is None else np.exp(d, out=d) * (1.0 + rest)
-    # The rounding error of z − m (Knuth).
+    result = block.empty_like(z) if rest is None else rest
+    any_faint = not exact and bool((smallest(block, z) - m < FAINT).any())
+    for piece in block.pieces(len(z)):
+        r, out = None if rest is None else rest[piece], result[piece]
+        d = np.subtract(z[piece], m, out=out if r is None else block.empty_like(out))
+        if not exact:
+            error = _error_of_difference(block, z[piece], m, d)
+            r = error if r is None else np.add(error, r, out=error)
+            np.fmax(r, -1.0, out=r)  # NaN where d is −inf: any finite r will do where e is 0
+        if any_faint:
+            faint = d < FAINT
+            d += faint * STEP
+            e = np.exp(d, out=d)
+            e *= np.where(faint, SCALED_STEP, SCALE)
+        else:
+            e = np.exp(d, out=d)
+        if r is not None:
+            r *= e
+            np.add(e, r, out=out)
+    return result
+
+
+def _error_of_difference(block: Block, z: Array, m: Array, d: Array) -> Array:
+    """z − m − d of d = z − m rounded (Knuth): a new array."""
     of_m = np.subtract(d, z, out=block.empty_like(z))
-    r = np.subtract(d, of_m, out=block.empty_like(z))
-    np.subtract(z, r, out=r)
+    error = np.subtract(d, of_m, out=block.empty_like(z))
+    np.subtract(z, error, out=error)
     of_m += m
-    r -= of_m
-    if rest is not None:
-        r += rest
-    np.fmax(r, -1.0, out=r)  # NaN where d is −inf: any finite r will do where e is 0
-    faint = d < FAINT
-    if faint.any():
-        d += faint * STEP
-        e = np.exp(d, out=d)
-        e *= np.where(faint, SCALED_STEP, SCALE)
-    else:
-        e = np.exp(d, out=d)
-    r *= e
-    e += r
-    return e
+    error -= of_m
+    return error
 
 
 def scale_of(e: Array) -> float:
@@ -149,7 +157,10 @@ class Exponentials:
 def exponentials(
     block: Block, z: Array, *, exact: bool, t: Array | None = None, rest: Array | None = None
 ) -> Exponentials:
-    """Of the (C, n) float64 logits z + rest and targets t (n,); `exact`: they were float32 or 16-bit before."""
+    """Of the (C, n) float64 logits z + rest and targets t (n,); `exact`: they were float32 or 16-bit before.
+
+    e takes the memory of `rest`.
+    """
     m, k = largest(block, z)
     e = exp_from_largest(block, z, m, exact=exact, rest=rest)
     if t is None:
@@ -171,6 +182,13 @@ def largest(block: Block, z: Array) -> tuple[Array, Array | None]:
         return z.max(axis=0), None
     k = z.argmax(axis=0)
     return z[k, np.arange(len(k))], k
+
+
+def smallest(block: Block, z: Array) -> Array:
+    """The smallest logit of each row of (C, n)."""
+    if block.columns:
+        return z.min(axis=0)
+    return z[z.argmin(axis=0), np.arange(z.shape[1])]  # sooner found by NumPy than z.min(axis=0)
 
 
 def first_largest(block: Block, z: Array) -> Array:

@@ -48,7 +48,10 @@ def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> N
     """v − p Σ v."""
 
     def product(v: Array, at: _Point) -> Array:
-        return v - times(at.e, sum_classes(at.block, v), over=at.s)
+        mass = sum_classes(at.block, v)
+        for piece in at.block.pieces(len(v)):
+            v[piece] -= times(at.e[piece], mass, over=at.s)
+        return v
 
     _each_product(v, point, out, is_logits, _lifted_exp, product)
 
@@ -65,19 +68,20 @@ class Centred:
     x: Array
     unit: Array
     moment: Array
-    v_ref: Array
 
 
 def centred(block: Block, v: Array, reference: Array, e: Array, bound: float | None, masked: Array | None) -> Centred:
-    """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN."""
-    v_ref = v[reference, np.arange(len(reference))]
-    u = v - v_ref
+    """The (C, n) tangents v around their entry at `reference`; a masked class adds nothing, even a NaN.
+
+    x takes the memory of v.
+    """
+    u = np.subtract(v, v[reference, np.arange(len(reference))], out=v)
     if masked is not None:
         u[masked] = 0.0
     unit = unit_of(u)
     u *= 1.0 / unit
     bound = None if bound is None else 2.0 * bound
-    return Centred(u, unit, sum_closely(block, e * u, bound), v_ref)
+    return Centred(u, unit, sum_closely(block, len(u), lambda piece: e[piece] * u[piece], bound))
 
 
 def unit_of(u: Array) -> Array:
@@ -132,14 +136,14 @@ def _each_product(
                 at = _at_logits(block, z, k, exact=point.dtype != np.float64)
             else:
                 at = _Point(block, lifted(z), LIFT, np.full(len(k), LIFT), k, None)
-            for tangent, result in zip(v, out, strict=True):
+            for tangent, result in block.reusing(zip(v, out, strict=True)):
                 block.store(result, product(block.load(tangent), at))
 
 
 def _at_logits(block: Block, z: Array, k: Array, *, exact: bool) -> _Point:
     e = exp_from_largest(block, z, z[k, np.arange(len(k))], exact=exact)
     bound = None if exact else scale_of(e)
-    return _Point(block, e, bound, sum_closely(block, e, bound), k, masked_classes(z))
+    return _Point(block, e, bound, sum_closely(block, len(e), lambda piece: e[piece], bound), k, masked_classes(z))
 
 
 def _lifted(p: Array) -> Array:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import add
+from typing import TypeVar
+
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block
@@ -12,8 +16,52 @@ LEAF = 1024
 LARGE = 1e290
 
 
+# What is summed at the classes of a slice.
+Terms = Callable[[slice], Array]
+Group = TypeVar("Group")
+
+
 def sum_classes(block: Block, x: Array) -> Array:
-    """Σ over the classes of (C, n), (n,), with an error that hardly grows with C.
+    """Σ over the classes of (C, n), (n,), with an error that hardly grows with C."""
+    return sum_pieces(block, len(x), lambda piece: x[piece])
+
+
+def sum_pieces(block: Block, classes: int, terms: Terms) -> Array:
+    """`sum_classes` of what need not be in memory for all classes at once."""
+    return _halving([_sum_piece(block, terms(piece)) for piece in block.pieces(classes)], add)
+
+
+def sum_closely(block: Block, classes: int, terms: Terms, bound: float | None) -> Array:
+    """`sum_pieces` of float64 numbers |x| ≤ bound, a power of two, with little more than one rounding.
+
+    Without a bound it is `sum_pieces` itself: where the result is rounded to float32, that is close enough.
+
+    Each number is split at a bit so high that the upper parts add without error in any order.
+    """
+    if bound is None:
+        return sum_pieces(block, classes, terms)
+    to_grid = 1.5 * bound * 2.0 ** (classes.bit_length() + 1)
+    highs, lows = [], []
+    for piece in block.pieces(classes):
+        x = terms(piece)
+        high = np.add(x, to_grid, out=block.empty_like(x))
+        high -= to_grid
+        low = np.subtract(x, high, out=block.empty_like(x))
+        highs.append(_sum_piece(block, high))
+        lows.append(_sum_piece(block, low))
+    return _halving(highs, add) + _halving(lows, add)
+
+
+def _halving(groups: list[Group], join: Callable[[Group, Group], Group]) -> Group:
+    """What the pieces have given, joined two by two."""
+    while len(groups) > 1:
+        half = len(groups) // 2
+        groups = [*map(join, groups[:half], groups[half : 2 * half]), *groups[2 * half :]]
+    return groups[0]
+
+
+def _sum_piece(block: Block, x: Array) -> Array:
+    """Σ over the classes of a piece.
 
     NumPy's own sum across columns adds one after the other, in an order that depends on how many columns there are.
     """
@@ -27,22 +75,6 @@ def sum_classes(block: Block, x: Array) -> Array:
     chunks = rows[:, : whole * _CHUNK].reshape(n, whole, _CHUNK)
     total = np.add.reduce(np.einsum("nmc->nm", chunks).astype(np.float64), axis=1)
     return total + np.einsum("nc->n", rows[:, whole * _CHUNK :])
-
-
-def sum_closely(block: Block, x: Array, bound: float | None) -> Array:
-    """`sum_classes` of (C, n) float64 numbers |x| ≤ bound, a power of two, with little more than one rounding.
-
-    Without a bound it is `sum_classes` itself: where the result is rounded to float32, that is close enough.
-
-    Each number is split at a bit so high that the upper parts add without error in any order.
-    """
-    if bound is None:
-        return sum_classes(block, x)
-    to_grid = 1.5 * bound * 2.0 ** (len(x).bit_length() + 1)
-    high = np.add(x, to_grid, out=block.empty_like(x))
-    high -= to_grid
-    low = np.subtract(x, high, out=block.empty_like(x))
-    return sum_classes(block, high) + sum_classes(block, low)
 
 
 # einsum adds along contiguous memory with little overhead per row, but one after the other in each of its lanes: this
@@ -80,7 +112,11 @@ def largest_and_others(block: Block, e: Array, k: Array | None) -> tuple[Array, 
         others = sum_classes(block, e)
         e[at] = largest
         return largest, others
-    # Two groups of classes become one: the larger of their largest stays, the smaller joins the others.
+    return _halving([_largest_and_others_across(block, e[piece]) for piece in block.pieces(len(e))], _merge)
+
+
+def _largest_and_others_across(block: Block, e: Array) -> tuple[Array, Array]:
+    """Two groups of classes become one: the larger of their largest stays, the smaller joins the others."""
     half = e.shape[0] // 2
     a, b, odd = e[:half], e[half : 2 * half], e[2 * half :]
     if not half:
@@ -96,7 +132,7 @@ def largest_and_others(block: Block, e: Array, k: Array | None) -> tuple[Array, 
         if n % 2:
             others[0] += others[n - 1]
             _join(largest[:1], others[:1], largest[n - 1 : n])
-    return largest[0], others[0]
+    return largest[0].copy(), others[0].copy()
 
 
 def sum_of_others(block: Block, e: Array, k: Array | None) -> Array:
@@ -105,6 +141,11 @@ def sum_of_others(block: Block, e: Array, k: Array | None) -> Array:
         return largest_and_others(block, e, None)[1]
     e[k, np.arange(len(k))] = 0.0
     return sum_classes(block, e)
+
+
+def _merge(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    _join(*a, b[0])
+    return a[0], a[1] + b[1]
 
 
 def _join(largest: Array, others: Array, more: Array) -> None:
