@@ -14,7 +14,11 @@ import softgrad
 
 pytest.importorskip("numba", reason="the numba backend needs numba")
 
-from softgrad.backends.numba_cpu import single_rows, threads
+from softgrad.backends.numba_cpu import huge, single_rows, threads
+from softgrad.protocol import loss_dtype
+from tests import truth
+from tests.cases import DTYPES
+from tests.truth import assert_right
 
 # A row in a lane, sixteen rows in vectors, a row by itself; each with whole vectors and a tail.
 CLASSES = [3, 16, 31, 33, 100, 384, 385, 1000, 5000]
@@ -121,6 +125,69 @@ def test_eight_python_threads(forced_threads):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(repeat, range(8)))
+
+
+# Whole segments, and one of a tail alone.
+HUGE_CLASSES = [huge.HUGE, huge.HUGE + 7]
+
+
+@pytest.mark.parametrize("classes", HUGE_CLASSES)
+def test_huge_rows(classes, forced_threads):
+    """The same bits for any number of threads, any rows around, in place or not."""
+    z, t, v = problem(classes, 13)
+    z, t, v = z[4:12], t[4:12], v[:, 4:12]  # among them rows that float32 will not do for
+    t[3] = -100
+    whole = results(z, t, v)
+    forced_threads(1)
+    assert_same(results(z, t, v), whole)
+    forced_threads(3)
+    assert_same(results(z, t, v), whole)
+    for rows in (slice(0, 1), slice(1, 4), slice(2, 3)):
+        assert_same(results(z[rows], t[rows], v[:, rows]), [x[:, rows] if x.ndim == 3 else x[rows] for x in whole])
+    np.testing.assert_array_equal(softgrad.softmax_vjp(v[1], logits=z), whole[2][1])
+    for expected, call in (
+        (whole[0], lambda place: softgrad.softmax(place, out=place)),
+        (whole[4], lambda place: softgrad.cross_entropy_grad(place, t, reduction="none", out=place)),
+        (whole[2][1], lambda place: softgrad.softmax_vjp(v[1], logits=place, out=place)),
+    ):
+        place = z.copy()
+        np.testing.assert_array_equal(call(place), expected)
+    place = v[1].copy()
+    np.testing.assert_array_equal(softgrad.softmax_vjp(place, logits=z, out=place), whole[2][1])
+
+
+def test_the_segments_of_one_huge_row_are_shared(forced_threads, monkeypatch):
+    shared = []
+    monkeypatch.setattr(single_rows, "share", lambda elements, tasks, run: (shared.append(tasks), run_all(run)))
+    z, t, v = problem(huge.HUGE + 7, 12)
+    results(z[:1], t[:1], v[:, :1])
+    segments = huge.HUGE // huge.SEGMENT + 1
+    assert shared == [segments] * 7  # softmax and loss in two steps, products in three
+
+
+def run_all(run):
+    counter = np.zeros(1, np.int64)
+    run(counter.ctypes.data)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_accuracy_of_a_huge_row(name):
+    dtype = DTYPES[name]
+    classes, peak = 2**20 + 5, 2**18
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((1, classes)) * 4
+    z[0, : classes // 2] -= 30.0  # whole segments far below the others
+    z[0, 2**16 : 2**17] = -np.inf
+    z[0, peak] = 60.0  # the others are lost beside it
+    z = z.astype(dtype)
+    assert_right(softgrad.softmax(z), truth.softmax(z), dtype)
+    if name == "float32":
+        v = rng.standard_normal((1, classes)).astype(dtype)
+        assert_right(softgrad.softmax_vjp(v, logits=z), truth.softmax_vjp(v, logits=z), dtype)
+        t = np.array([peak])
+        loss, grad = softgrad.cross_entropy_value_and_grad(z, t)
+        assert_right(loss, truth.cross_entropy(z, t), loss_dtype(dtype))
+        assert_right(grad, truth.cross_entropy_grad(z, t), dtype)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

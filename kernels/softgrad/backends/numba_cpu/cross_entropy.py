@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
+from softgrad.backends.numba_cpu.huge_cross_entropy import cross_entropy_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     NOTHING,
@@ -23,10 +24,13 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
+    Together,
+    has_huge_rows,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
+    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -64,8 +68,21 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         laid.rows, laid.classes, describe(z), laid.indices.ctypes.data, laid.weights_at, laid.scales, laid.by, of_loss,
         of_grad,
     )  # fmt: skip
-    if has_long_rows(z):
-        past_caches = grad is not None and streams(grad, z)
+    past_caches = grad is not None and streams(grad, z)
+    if has_huge_rows(z):
+
+        def steps(some: Together) -> list[Callable[[int, int], None]]:
+            first, totals, segments, hard = some
+
+            def write(counter: int, scratch: int) -> None:
+                cross_entropy_segments(
+                    counter, first, scratch, hard, *arguments[1:], past_caches, segments, totals, fmt
+                )  # fmt: skip
+
+            return [write]
+
+        hard = share_segments(z, laid.indices.ctypes.data, steps)
+    elif has_long_rows(z):
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt))
     else:
         kernel = cross_entropy_middle if has_middle_rows(z) else cross_entropy_columns

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_products
+from softgrad.backends.numba_cpu.huge_products import moment_segments, product_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     Array,
@@ -19,10 +21,13 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_products import product_middle
 from softgrad.backends.numba_cpu.narrow_products import product_columns
 from softgrad.backends.numba_cpu.single_rows import (
+    Together,
+    has_huge_rows,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
+    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -76,7 +81,23 @@ def _by_rows(v: Array, z: Array, out: Array) -> None:
             v_fmt, fmt,
         )  # fmt: skip
 
-    _redo(share_rows(z, run, count), v, z, out)
+    def steps(some: Together) -> list[Callable[[int, int], None]]:
+        first, totals, segments, hard = some
+        moments = np.empty((len(totals), segments, count, 3))
+
+        def moment(counter: int, scratch: int) -> None:
+            moment_segments(counter, first, scratch, classes, of_z, count, of_v, v_step, totals, moments, v_fmt, fmt)
+
+        def write(counter: int, scratch: int) -> None:
+            product_segments(
+                counter, first, scratch, hard, rows, classes, of_z, count, of_v, v_step, of_out, out_step, past_caches,
+                totals, moments, v_fmt, fmt,
+            )  # fmt: skip
+
+        return [moment, write]
+
+    hard = share_segments(z, 0, steps, count) if has_huge_rows(z) else share_rows(z, run, count)
+    _redo(hard, v, z, out)
 
 
 def _by_sixteen(kernel: Any, v: Array, z: Array, out: Array) -> None:

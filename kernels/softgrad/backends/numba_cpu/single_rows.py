@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch
+from softgrad.backends.numba_cpu.huge import HUGE, KNOWN, SEGMENT, sum_segments, total_rows
+from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, describe
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
@@ -21,6 +22,8 @@ LARGE_BYTES = 2**24
 FEW = 4096
 # Elements that a thread takes at a time.
 CHUNK = 2**15
+# Elements of huge rows that are taken together, so that what is read twice may still be in the last cache.
+TOGETHER = 2**21
 
 
 def is_single(array: Array) -> bool:
@@ -31,6 +34,11 @@ def is_single(array: Array) -> bool:
 def has_long_rows(z: Array) -> bool:
     """Whether rows are worked on one by one: depends on C and contiguity alone."""
     return bool(z.shape[1] > MIDDLE and z.strides[1] == z.itemsize)
+
+
+def has_huge_rows(z: Array) -> bool:
+    """Whether long rows are cut into segments: depends on C and contiguity alone."""
+    return has_long_rows(z) and z.shape[1] >= HUGE
 
 
 def has_middle_rows(z: Array) -> bool:
@@ -77,6 +85,57 @@ def share_sixteen(z: Array, run: Callable[[int, int, int, int], None], results: 
     return _share(z, run, tiles, 16 * classes, results, 4096 + 2048 + 2 * 64 * (classes + 16))
 
 
+class Together(NamedTuple):
+    """Some huge rows: the first, the totals of each and the number of their segments, the list of results to do
+    otherwise.
+    """
+
+    first: int
+    totals: Array
+    segments: int
+    hard_at: int
+
+
+def share_segments(
+    z: Array, indices: int, steps: Callable[[Together], Sequence[Callable[[int, int], None]]], results: int = 1
+) -> Array | None:
+    """Call each of the steps as ``step(counter, scratch)``, one after the other, for some huge rows after the others.
+
+    ``indices`` is the address of the targets, 0 without.  Returns what `share_rows` does.
+    """
+    outer, classes, inner = z.shape
+    rows, segments = outer * inner, -(-classes // SEGMENT)
+    hard = np.zeros(1 + results * rows, np.int64)
+    of_z, fmt = describe(z), FORMATS[z.dtype]
+    together = max(1, TOGETHER // classes)
+    for first in range(0, rows, together):
+        count = min(together, rows - first)
+        parts, totals = np.empty((count, segments, KNOWN)), np.empty((count, KNOWN))
+
+        def run_sums(counter: int, scratch: int, first: int = first, parts: Array = parts) -> None:
+            sum_segments(counter, first, scratch, classes, of_z, indices, parts, fmt)
+
+        _share_step(run_sums, count * classes, count * segments)
+        total_rows(first, classes, of_z, indices, parts, totals, fmt)
+        for step in steps(Together(first, totals, segments, hard.ctypes.data)):
+            _share_step(step, results * count * classes, count * segments)
+    return _listed(hard)
+
+
+def _share_step(step: Callable[[int, int], None], elements: int, tasks: int) -> None:
+    def run_one(counter: int) -> None:
+        scratch = Scratch(4 * (SEGMENT + 16))
+        step(counter, scratch.address)
+
+    share(elements, tasks, run_one)
+
+
+def _listed(hard: Array) -> Array | None:
+    """What kernels have listed behind its number."""
+    count = int(hard[0])
+    return hard[1 : 1 + count] if count else None
+
+
 def _share(
     z: Array, run: Callable[[int, int, int, int], None], tasks: int, elements: int, results: int, scratch_bytes: int
 ) -> Array | None:
@@ -91,5 +150,4 @@ def _share(
         run(counter, chunk, hard_at, scratch.address)
 
     share(results * z.size, -(-tasks // chunk), run_one)
-    count = int(hard[0])
-    return hard[1 : 1 + count] if count else None
+    return _listed(hard)

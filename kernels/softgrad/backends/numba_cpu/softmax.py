@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_softmax
+from softgrad.backends.numba_cpu.huge_softmax import softmax_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     Array,
@@ -20,11 +22,14 @@ from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_m
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
     FEW,
+    Together,
     for_few,
+    has_huge_rows,
     has_long_rows,
     has_middle_rows,
     is_single,
     share_rows,
+    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -70,7 +75,17 @@ def _by_rows(z: Array, out: Array) -> None:
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         softmax_rows(counter, chunk, hard, scratch, outer * inner, classes, of_z, of_out, past_caches, fmt)
 
-    hard = share_rows(z, run)
+    def steps(some: Together) -> list[Callable[[int, int], None]]:
+        first, totals, segments, hard = some
+
+        def write(counter: int, scratch: int) -> None:
+            softmax_segments(
+                counter, first, scratch, hard, classes, of_z, of_out, past_caches, segments, totals, fmt
+            )  # fmt: skip
+
+        return [write]
+
+    hard = share_segments(z, 0, steps) if has_huge_rows(z) else share_rows(z, run)
     if hard is not None:
         _by_tiles(tile_softmax.SOFTMAX, z, of_out, hard)
 
