@@ -13,6 +13,7 @@ import jacobian
 import worked_example
 from picture import draw
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -26,7 +27,7 @@ def main() -> int:
     argparse.ArgumentParser(prog="python3 ci demo", description=__doc__.splitlines()[0]).parse_args()
     console = Console()
     if not console.is_terminal:
-        console = Console(width=100)  # piped or logged: no terminal whose width could be asked for
+        console = Console(width=110)  # piped or logged: no terminal whose width could be asked for
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=fit.STEPS + jacobian.STEPS + batch.STEPS)
@@ -55,7 +56,7 @@ def backends() -> Table:
     """Which backends this machine has, and why not the others."""
     table = Table("backend", "on this machine", title="Backends", title_justify="left")
     for name, state in softgrad.available_backends().items():
-        table.add_row(name, state)
+        table.add_row(name, escape(state))
     return table
 
 
