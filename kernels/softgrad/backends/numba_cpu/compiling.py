@@ -55,6 +55,6 @@ def _cached(function: Callable[..., Any]) -> Any:
 
 _SOURCES = tuple(
     (path.name, status.st_mtime, status.st_size)
-    for path in sorted(Path(__file__).parent.glob("*.py"))
+    for path in sorted(Path(__file__).parent.rglob("*.py"))
     for status in [path.stat()]
 )

@@ -1,0 +1,119 @@
+"""Single elements, sums and maxima across a vector, a transposition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+
+from softgrad.backends.numba_cpu.compiling import intrinsic
+from softgrad.backends.numba_cpu.lanes.vectors import F32, F64, I32, I64, f32, pointer_to
+
+
+@intrinsic
+def lane(typing_context, a, i):
+    """Element i."""
+    scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
+
+    def codegen(context, builder, sig, args):
+        return builder.extract_element(args[0], args[1])
+
+    return signature(scalar, a, types.int64), codegen
+
+
+@intrinsic
+def with_lane(typing_context, a, i, x):
+    """A copy of vector a with element i replaced by x."""
+    scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(args[0], args[2], args[1])
+
+    return signature(a, a, types.int64, scalar), codegen
+
+
+@intrinsic
+def anywhere(typing_context, mask):
+    """Whether any element of a mask is set."""
+
+    def codegen(context, builder, sig, args):
+        word = builder.bitcast(args[0], ir.IntType(mask.count))
+        return builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
+
+    return signature(types.boolean, mask), codegen
+
+
+def _halving(emit: Callable[[Any, Any, Any], Any]) -> Any:
+    @intrinsic
+    def across(typing_context, a):
+        scalar = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64}[a.name]
+
+        def codegen(context, builder, sig, args):
+            value, n = args[0], a.count
+            while n > 1:
+                n //= 2
+                low, high = (
+                    builder.shuffle_vector(
+                        value, value, ir.Constant(ir.VectorType(I32, n), list(range(start, start + n)))
+                    )
+                    for start in (0, n)
+                )
+                value = emit(builder, low, high)
+            return builder.extract_element(value, I32(0))
+
+        return signature(scalar, a), codegen
+
+    return across
+
+
+def _add(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b) if a.type.element in (F32, F64) else builder.add(a, b)
+
+
+def _max(builder: Any, a: Any, b: Any) -> Any:
+    if a.type.element in (F32, F64):
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+# The second half onto the first, until one is left.
+sum_across, max_across = _halving(_add), _halving(_max)
+
+
+@intrinsic
+def transpose(typing_context, source, target):
+    """Sixteen vectors in memory, transposed into sixteen others: 64 shuffles of two vectors each."""
+
+    def codegen(context, builder, sig, args):
+        def mix(a, b, *picks):
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 16), list(picks)))
+
+        def in_each_quarter(a, b, *picks):
+            return mix(a, b, *(4 * q + p if p < 4 else 12 + 4 * q + p for q in range(4) for p in picks))
+
+        def quarters(a, b, *picks):
+            return mix(a, b, *(4 * p + i for p in picks for i in range(4)))
+
+        rows = [
+            builder.load(pointer_to(builder, builder.add(args[0], I64(64 * i)), f32.llvm), align=4) for i in range(16)
+        ]
+        columns = [None] * 16
+        blocks = []  # [g][c]: rows 4g … 4g + 3 of columns c, 4 + c, 8 + c, 12 + c, a quarter for each column
+        for g in range(0, 16, 4):
+            low = [in_each_quarter(rows[g + i], rows[g + i + 1], 0, 4, 1, 5) for i in (0, 2)]
+            high = [in_each_quarter(rows[g + i], rows[g + i + 1], 2, 6, 3, 7) for i in (0, 2)]
+            halves = [(*low, 0, 1, 4, 5), (*low, 2, 3, 6, 7), (*high, 0, 1, 4, 5), (*high, 2, 3, 6, 7)]
+            blocks.append([in_each_quarter(*half) for half in halves])
+        for c in range(4):
+            for q, picks in ((0, (0, 2, 4, 6)), (1, (1, 3, 5, 7))):
+                first, second = (quarters(blocks[g][c], blocks[g + 1][c], *picks) for g in (0, 2))
+                columns[4 * q + c] = quarters(first, second, 0, 2, 4, 6)
+                columns[4 * q + 8 + c] = quarters(first, second, 1, 3, 5, 7)
+        for i, column in enumerate(columns):
+            builder.store(column, pointer_to(builder, builder.add(args[1], I64(64 * i)), f32.llvm), align=4)
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, types.int64), codegen
