@@ -21,8 +21,10 @@ from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, is_ordinary
 from softgrad.backends.numba_cpu.wide_products import first_equal
 
-# From how many classes on, and how many a segment has: its exponentials stay in the second-level cache.
-HUGE, SEGMENT = 2**19, 2**16
+# From how many classes on: below, one row is no gain on two threads, and many rows pay for the second exponential.
+HUGE = 2**20
+# How many classes a segment has: its exponentials stay in the second-level cache.
+SEGMENT = 2**16
 
 # What is known of a segment, and of a row: Σ over the classes but t, N, m; where m first stands (for a segment the
 # block of vectors, for a row the class); the target's logit.  Eight numbers, so that no two segments share a line.
