@@ -14,6 +14,7 @@ from typing import Any
 
 from softgrad import dispatch, host
 from softgrad.backends.cuda.primitives import Primitives
+from softgrad.backends.cuda.segments import Cutting
 from tests.emulator.runtime import EmulatedRuntime
 
 __all__ = ["emulated"]
@@ -35,8 +36,11 @@ _SERVICES = ("CHECKS_VALUES", "adopt", "empty", "overlap", "release", "unit_tang
 
 
 @contextmanager
-def emulated(backend: str, **options: Any) -> Iterator[Any]:
-    """The public functions take NumPy arrays and run the kernels of a GPU backend on the CPU, in this thread."""
+def emulated(backend: str, *, cutting: Cutting | None = None, **options: Any) -> Iterator[Any]:
+    """The public functions take NumPy arrays and run the kernels of a GPU backend on the CPU, in this thread.
+
+    `cutting`: which rows are cut into segments, if not those that are on a device.
+    """
     runtime: Any
     if backend == "cupy":
         runtime = EmulatedRuntime(**options)
@@ -46,7 +50,7 @@ def emulated(backend: str, **options: Any) -> Iterator[Any]:
         runtime = Runtime(**options)
     else:
         raise ValueError(f"no emulation of backend {backend!r}")
-    primitives = Primitives(runtime)
+    primitives = Primitives(runtime, cutting)
     module = SimpleNamespace(
         **{name: getattr(host, name) for name in _SERVICES}, **{name: getattr(primitives, name) for name in _PRIMITIVES}
     )

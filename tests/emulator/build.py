@@ -76,10 +76,10 @@ def _entry(kernel: Kernel) -> str:
     flushes = "false" if "double" in kernel.arguments or kernel.function == "derivatives" else "true"
     return (
         f'\n#line 1 "{kernel.name}"\n'
-        f'extern "C" void {kernel.name}(unsigned blocks, int order, const softgrad::{kernel.takes}* arguments) {{\n'
+        f'extern "C" void {kernel.name}(unsigned blocks, int order, const {kernel.struct}* of_launch) {{\n'
         f"  const emulator::Flushing flushing({flushes});\n"
-        f"  emulator::launch(blocks, {regime.threads}, {regime.blocks}, {regime.shared_bytes}, order, [arguments] {{\n"
-        f"    {kernel.instance}(*arguments);\n  }});\n}}\n"
+        f"  emulator::launch(blocks, {regime.threads}, {regime.blocks}, {regime.shared_bytes}, order, [of_launch] {{\n"
+        f"    const {kernel.struct}& arguments = *of_launch;\n    {kernel.call};\n  }});\n}}\n"
     )
 
 

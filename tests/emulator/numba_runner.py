@@ -11,7 +11,7 @@ import numba.cuda
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
-from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
+from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import kernels, machine
 from softgrad.backends.numba_cuda.arguments import unpacked
 from softgrad.backends.numba_cuda.rows import Place

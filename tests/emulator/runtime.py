@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
-from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
+from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from tests.emulator import build, variants
 
 

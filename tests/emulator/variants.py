@@ -19,6 +19,7 @@ def keeping(itemsize: int, arrays: int = 1) -> tuple[Regime, ...]:
         for classes in thresholds(itemsize):
             regime = regimes.keeping(classes, itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays)
             found[regime] = None
+        found[regimes.keeping(1, itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays, cut=True)] = None
     return tuple(found)
 
 
@@ -29,6 +30,7 @@ def walking() -> tuple[Regime, ...]:
     for contiguous in (True, False):
         for classes in thresholds(4):
             found[regimes.walking(classes, contiguous=contiguous)] = None
+        found[regimes.walking(1, contiguous=contiguous, cut=True)] = None
     return tuple(found)
 
 

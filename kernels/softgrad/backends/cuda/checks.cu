@@ -13,8 +13,7 @@ struct CheckArgs {
 };
 
 template <class Team>
-DEVICE void check_targets(const CheckArgs& a) {
-  Team team;
+DEVICE void check_targets(const CheckArgs& a, Team team = Team()) {
   const int64 r = (int64)blockIdx.x * Team::SIZE + team.lane();
   if (r >= a.shape.rows) return;
   const At at(r, a.shape);
@@ -25,17 +24,16 @@ DEVICE void check_targets(const CheckArgs& a) {
 
 // Σ p (or Σ exp p) within the tolerance of 1, and no negative p; rows with a NaN pass.
 template <class T, class Real, class Team>
-DEVICE void check_rows(const CheckArgs& a) {
+DEVICE void check_rows(const CheckArgs& a, Team team = Team()) {
   using Rows = Row<T, Real, Team, 0>;
   using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
   const int64 classes = present ? a.shape.classes : 0;
   const Span<T, Real> p(a.values, at, classes);
-  Rows row{typename Rows::Steps(team, classes)};
+  Rows row(team, classes);
   Sum<double> sum;
   uint32 negative = 0;
   row.each([&](Index j, Real(&x)[WIDTH]) { p.load(j, a.logarithms ? -infinity<Real>() : Real(0), x); },
@@ -50,7 +48,7 @@ DEVICE void check_rows(const CheckArgs& a) {
   sum = all_of(team, sum);
   negative = team.all(negative, Larger32{});
   const double off = sum.value() - 1.0;
-  if (present && team.lane() == 0 && !is_nan(off) && (negative || off > a.tolerance || off < -a.tolerance))
+  if (present && team.speaks() && !is_nan(off) && (negative || off > a.tolerance || off < -a.tolerance))
     lower_to(a.first, (uint64)r);
 }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softgrad.backends.cuda import kernels
-from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.loss_launch import INTEGER_FORMATS, ignored_bits
+from softgrad.backends.cuda.segments import Walks
 from softgrad.protocol import Array
 
 if TYPE_CHECKING:
@@ -25,22 +26,28 @@ def first_bad_target(primitives: Primitives, targets: Array, classes: int, ignor
     outer, inner = targets.shape
     shape = (outer * inner, inner, classes)
     integers = (INTEGER_FORMATS[targets.dtype.name], *ignored_bits(targets.dtype, ignore_index))
-    grid = -(-outer * inner // kernels.TOTALS.threads)
-    return _first(primitives, kernels.check_targets(), grid, targets, shape, integers, 0.0, log=False)
+    kernel, grid = kernels.check_targets(), -(-outer * inner // kernels.TOTALS.threads)
+
+    def run(arguments: bytes) -> None:
+        primitives.runtime.launch(kernel, grid, arguments, targets)
+
+    return _first(primitives, run, targets, shape, integers, 0.0, log=False)
 
 
 def first_bad_row(primitives: Primitives, probs: Array, tolerance: float, *, log: bool) -> int | None:
     """Flat position of the first row with a negative entry, or that does not sum to 1 within `tolerance`."""
     outer, classes, inner = probs.shape
     kernel = kernels.check_rows(probs.dtype.name, primitives.walking(probs))
-    grid = kernel.regime.grid(outer * inner)
-    return _first(primitives, kernel, grid, probs, (outer * inner, inner, classes), (0, 0, 0), tolerance, log=log)
+
+    def run(arguments: bytes) -> None:
+        primitives.launch(kernel, probs, [arguments], Walks(2))
+
+    return _first(primitives, run, probs, (outer * inner, inner, classes), (0, 0, 0), tolerance, log=log)
 
 
 def _first(
     primitives: Primitives,
-    kernel: Kernel,
-    grid: int,
+    run: Callable[[bytes], None],
     values: Array,
     shape: tuple[int, int, int],
     integers: tuple[int, int, int],
@@ -54,6 +61,6 @@ def _first(
     with getattr(runtime, "on_stream", nullcontext)():
         first[...] = _NONE
         arguments = CHECK_ARGS.pack(*shape, *primitives.view(values), *integers, runtime.pointer(first), tolerance, log)
-        runtime.launch(kernel, grid, arguments, values)
+        run(arguments)
         position = int(first)
     return None if position == _NONE else position

@@ -12,11 +12,10 @@
 namespace softgrad {
 
 template <class T, class Real, class Team, int V>
-DEVICE void cross_entropy(const LossArgs& a) {
+DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
   using Rows = Row<T, Real, Team, V>;
   using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows && a.shape.classes > 0;
   const At at(r < a.shape.rows ? r : 0, a.shape);
@@ -24,10 +23,10 @@ DEVICE void cross_entropy(const LossArgs& a) {
   const Span<T, Real> z(a.z, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
-  Rows row{typename Rows::Steps(team, classes)};
+  Rows row(team, classes);
   row.load(z, -infinity<Real>());
   Charge<Real> charge(a, at);
-  const Real z_t = present ? z[charge.t] : Real(0);
+  const Real z_t = present ? team.kept([&] { return z[charge.t]; }) : Real(0);
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
@@ -56,7 +55,7 @@ DEVICE void cross_entropy(const LossArgs& a) {
   charge.weigh(a, at);
   const bool broken = charge.fate == Fate::BAD || (charge.fate == Fate::COUNTS && !is_finite(m));
   const bool dead = charge.fate == Fate::DEAD;
-  if (a.loss.data && r < a.shape.rows && team.lane() == 0) {
+  if (a.loss.data && r < a.shape.rows && team.speaks()) {
     const Real l = z_t == m ? log1p_of(rest.value() / e_t) : log_of(s.value() / shift.exp(m));
     const double half = half_gap(m, z_t), w = (double)charge.weight;
     const double loss = w == 0.0 && !is_finite(half) ? 0.0 : w * (half + 0.5 * (double)l);

@@ -7,10 +7,9 @@
 namespace softgrad {
 
 template <class T, class TT, class Real, class Team>
-DEVICE void cross_entropy_options(const LossArgs& a) {
+DEVICE void cross_entropy_options(const LossArgs& a, Team team = Team()) {
   using Loss = LossRow<T, TT, Real, Team>;
   constexpr int WIDTH = Loss::WIDTH;
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
@@ -36,7 +35,7 @@ DEVICE void cross_entropy_options(const LossArgs& a) {
       gaps.add(tree_sum(d));
     });
     gaps = all_of(team, gaps);
-    if (present && team.lane() == 0) {
+    if (present && team.speaks()) {
       const double l = (double)row.l, lse = (double)row.lse;
       double value = (double)gaps.value() + 0.5 * ((double)row.spread * l);
       if (h != Real(0)) value += (double)h * (half_gap(row.m, row.z_t) + 0.5 * l);

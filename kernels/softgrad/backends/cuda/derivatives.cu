@@ -10,12 +10,11 @@
 namespace softgrad {
 
 template <bool HESSIAN, class T, class TT, class TV, class Team>
-DEVICE void derivatives(const LossArgs& a) {
+DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
   using Real = double;
   using Loss = LossRow<T, TT, Real, Team>;
   using Stored = typename Computing<T>::Real;
   constexpr int WIDTH = Loss::WIDTH;
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
@@ -33,7 +32,9 @@ DEVICE void derivatives(const LossArgs& a) {
   Strided v_row = a.v, out_row = a.out;
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Real> v(v_row, at, classes);
-    const Real v_ref = classes == 0 ? 0.0 : v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
+    const Real v_ref = classes == 0 ? 0.0 : team.kept([&] {
+      return v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
+    });
     // u of a chunk; a masked class has none.
     const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) INLINED {
       v.load(j, 0.0, u);
@@ -78,7 +79,7 @@ DEVICE void derivatives(const LossArgs& a) {
       drift = all_of(team, drift);
       Real slope = (h + row.spread) * mean - drift.value();
       if (zeta != 0.0) slope += zeta * row.lse * v_mean;
-      if (present && team.lane() == 0) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : 0.5 * slope * unit);
+      if (present && team.speaks()) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : 0.5 * slope * unit);
       out_row.data = (char*)out_row.data + a.out_step * (a.summed ? (int64)sizeof(double) : (int64)sizeof(Stored));
     } else {
       const Span<T, Real> out(out_row, at, classes);

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from softgrad.backends.cuda.regimes import Regime, block
+from softgrad.backends.cuda.scratch import MOST_CHUNKS
 from softgrad.backends.cuda.sources import amalgamated
 
 C_TYPES = {"float64": "double", "float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
@@ -36,6 +37,19 @@ class Kernel:
             arguments = (*arguments, str(self.regime.chunks))
         return f"softgrad::{self.function}<{', '.join(_qualified(a) for a in arguments)}>"
 
+    @property
+    def struct(self) -> str:
+        """What the extern "C" function takes, in C++."""
+        takes = f"softgrad::{self.takes}"
+        return f"softgrad::InSegments<{takes}>" if self.regime.cut else takes
+
+    @property
+    def call(self) -> str:
+        """The template's instance called with `arguments`, in C++."""
+        if not self.regime.cut:
+            return f"{self.instance}(arguments)"
+        return f"{self.instance}(arguments.kernel, {_qualified(self.regime.team)}(arguments.segments))"
+
     def text(self) -> str:
         """The source of a module that holds this kernel alone."""
         return amalgamated(self.source) + self._entry()
@@ -45,8 +59,8 @@ class Kernel:
         cluster = f"__cluster_dims__({regime.blocks}, 1, 1) " if regime.blocks > 1 else ""
         bounds = f"__launch_bounds__({regime.threads}, SOFTGRAD_RESIDENT({regime.resident}))"
         return (
-            f'\nextern "C" __global__ void {cluster}{bounds} {self.name}(const softgrad::{self.takes} arguments) {{\n'
-            f"  {self.instance}(arguments);\n}}\n"
+            f'\nextern "C" __global__ void {cluster}{bounds} {self.name}(const {self.struct} arguments) {{\n'
+            f"  {self.call};\n}}\n"
         )
 
 
@@ -125,7 +139,6 @@ def check_rows(dtype: str, regime: Regime) -> Kernel:
 
 
 CHUNK_ROWS = 4096
-MOST_CHUNKS = 1024
 
 
 def chunks_of(rows: int) -> tuple[int, int]:

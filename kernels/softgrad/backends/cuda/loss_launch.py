@@ -9,14 +9,12 @@ import numpy as np
 
 from softgrad.backends.cuda import kernels
 from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.scratch import COUNTER_AT, DIVISOR_AT, PARTS_AT
+from softgrad.backends.cuda.segments import Walks
 from softgrad.protocol import Array, Loss, loss_dtype
 
 if TYPE_CHECKING:
     from softgrad.backends.cuda.primitives import Primitives
-
-# Of the stream's scratch: a counter, the divisor {Σ weights, number}, and the partial sums of chunks of rows.
-DIVISOR_AT, PARTS_AT = 16, 32
-SCRATCH_BYTES = PARTS_AT + kernels.MOST_CHUNKS * 24
 
 INTEGER_FORMATS = {"int8": 0, "int16": 1, "int32": 2, "int64": 3, "uint8": 4, "uint16": 5, "uint32": 6, "uint64": 7}
 LOSS_ARGS = struct.Struct("=3q 4q4q 4q 4q 4q4q q qq q dddd qq qqq 4q4q")
@@ -77,6 +75,7 @@ class LossLaunch:
     def launch(
         self,
         kernel: Kernel,
+        walks: Walks,
         *,
         loss: Array | None = None,
         grad: Array | None = None,
@@ -85,7 +84,9 @@ class LossLaunch:
     ) -> None:
         """Run a kernel over the rows, if there are any."""
         if self.rows:
-            self.primitives.launch(kernel, self.z, self._arguments(loss, grad, v, out))
+            parts = self.primitives.tangents(kernel, v, out)
+            arguments = [self._arguments(loss, grad, *part) for part in parts]
+            self.primitives.launch(kernel, self.z, arguments, walks)
 
     def reduced(self, numbers: Array, *, when_nothing_counts: float) -> Array:
         """The results: the numbers themselves, or their sums over rows."""
@@ -116,7 +117,15 @@ class LossLaunch:
         scratch = self.runtime.scratch(self.z)
         divisor = 0 if loss else self.divisor
         arguments = (loss or self._arguments()) + TOTAL_ARGS.pack(
-            values, result, scratch + PARTS_AT, scratch, divisor, length, chunks, self.by, when_nothing_counts
+            values,
+            result,
+            scratch + PARTS_AT,
+            scratch + COUNTER_AT,
+            divisor,
+            length,
+            chunks,
+            self.by,
+            when_nothing_counts,
         )
         self.runtime.launch(kernel, chunks, arguments, self.z)
 

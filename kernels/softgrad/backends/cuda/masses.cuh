@@ -90,7 +90,7 @@ struct LossRow {
 
   DEVICE LossRow(Team& team, const LossArgs& a, const At& at, int64 classes)
       : team(team), classes(classes), z(a.z, at, classes), cap{Real(a.softcap)}, charge(weighed(a, at)),
-        masses(a, at, charge, classes), row(typename Rows::Steps(team, classes)) {}
+        masses(a, at, charge, classes), row(team, classes) {}
 
   static DEVICE Charge<Real> weighed(const LossArgs& a, const At& at) {
     Charge<Real> charge(a, at);
@@ -121,7 +121,7 @@ struct LossRow {
     const Shift<Real> shift(to.finite ? to.m : Real(0));
     const Real e_k = shift.exp(to.finite ? to.m : Real(0));
     const bool has_t = masses.t >= 0 && classes > 0;
-    to.z_t = has_t ? cap(z[masses.t]) : -infinity<Real>();
+    to.z_t = has_t ? team.kept([&] { return cap(z[masses.t]); }) : -infinity<Real>();
     to.e_t = has_t ? shift.exp(to.z_t) : Real(0);
 
     // Neither t nor the largest classes are in this sum: both are added where they belong, never taken away.

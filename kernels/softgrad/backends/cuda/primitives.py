@@ -7,6 +7,7 @@ these arrays will do.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from softgrad.backends.cuda import kernels, regimes
 from softgrad.backends.cuda.checks import first_bad_row, first_bad_target
 from softgrad.backends.cuda.kernels import ITEMSIZE, Kernel
 from softgrad.backends.cuda.loss_launch import LossLaunch
+from softgrad.backends.cuda.scratch import RECORDS_AT
+from softgrad.backends.cuda.segments import Cutting, Walks, launches
 from softgrad.protocol import Array, Loss, loss_dtype
 
 
@@ -43,12 +46,16 @@ class Runtime(Protocol):
 _SOFTMAX_ARGS = struct.Struct("=3q8q")
 _PRODUCT_ARGS = struct.Struct("=3q12q3q")
 
+# Largest, sum, result; for each tangent its size, sum, result.
+_SOFTMAX_WALKS, _PRODUCT_WALKS, _DERIVATIVE_WALKS = Walks(3), Walks(2, 3), Walks(2, 3)
+
 
 class Primitives:
-    """The row primitives over a runtime."""
+    """The row primitives over a runtime; `cutting`: which rows are cut into segments."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, cutting: Cutting | None = None) -> None:
         self.runtime = runtime
+        self.cutting = cutting or Cutting()
 
     # --- softmax ------------------------------------------------------------------------------------------------------
 
@@ -72,7 +79,8 @@ class Primitives:
             return
         z = self.plain(z)
         kernel = kernels.softmax(mode, z.dtype.name, self.keeping(z))
-        self.launch(kernel, z, _SOFTMAX_ARGS.pack(*shape_of(z), *self.view(z), *self.view(out)))
+        arguments = _SOFTMAX_ARGS.pack(*shape_of(z), *self.view(z), *self.view(out))
+        self.launch(kernel, z, [arguments], _SOFTMAX_WALKS)
 
     # --- products -----------------------------------------------------------------------------------------------------
 
@@ -93,10 +101,12 @@ class Primitives:
             return
         point, v = self.plain(point), self.real(v, point)
         kernel = kernels.products(mode, is_logits, point.dtype.name, v.dtype.name, self.keeping(point, arrays=2))
-        arguments = _PRODUCT_ARGS.pack(
-            *shape_of(point), *self.view(point), *self.view(v[0]), *self.view(out[0]), len(v), step_of(v), step_of(out)
-        )
-        self.launch(kernel, point, arguments)
+        of_point = (*shape_of(point), *self.view(point))
+        arguments = [
+            _PRODUCT_ARGS.pack(*of_point, *self.view(v[0]), *self.view(out[0]), len(v), step_of(v), step_of(out))
+            for v, out in self.tangents(kernel, v, out)
+        ]
+        self.launch(kernel, point, arguments, _PRODUCT_WALKS)
 
     # --- cross-entropy ------------------------------------------------------------------------------------------------
 
@@ -110,9 +120,11 @@ class Primitives:
         if losses is not None or (grad is not None and grad.size):
             if has_options:
                 kernel = kernels.cross_entropy_options(dtype, call.target_dtype, real, self.walking(call.z))
+                walks = Walks(3 if losses is None else 4)  # the loss has a sum of its own
             else:
                 kernel = kernels.cross_entropy(dtype, self.keeping(call.z))
-            call.launch(kernel, loss=losses, grad=grad)
+                walks = Walks(3)
+            call.launch(kernel, walks, loss=losses, grad=grad)
         return None if losses is None else call.reduced(losses, when_nothing_counts=np.nan)
 
     def cross_entropy_jvp(self, problem: Loss, v: Array) -> Array:
@@ -123,7 +135,7 @@ class Primitives:
             v = self.real(v, call.z)
             dtype = call.z.dtype.name
             kernel = kernels.derivatives(False, dtype, call.target_dtype, v.dtype.name, self.walking(call.z))
-            call.launch(kernel, v=v, out=slopes)
+            call.launch(kernel, _DERIVATIVE_WALKS, v=v, out=slopes)
         return call.reduced(slopes, when_nothing_counts=0.0)
 
     def cross_entropy_hvp(self, problem: Loss, v: Array, out: Array) -> None:
@@ -133,7 +145,7 @@ class Primitives:
             v = self.real(v, call.z)
             dtype = call.z.dtype.name
             kernel = kernels.derivatives(True, dtype, call.target_dtype, v.dtype.name, self.walking(call.z))
-            call.launch(kernel, v=v, out=out)
+            call.launch(kernel, _DERIVATIVE_WALKS, v=v, out=out)
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -154,16 +166,33 @@ class Primitives:
 
     def keeping(self, z: Array, arrays: int = 1) -> regimes.Regime:
         """The regime of a kernel that can keep rows of z (and of another array) in registers."""
-        clusters, contiguous = self.runtime.has_clusters(z), _is_contiguous(z)
-        return regimes.keeping(z.shape[1], z.dtype.itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays)
+        classes, clusters, contiguous = z.shape[1], self.runtime.has_clusters(z), _is_contiguous(z)
+        cut = classes > self.cutting.beyond
+        return regimes.keeping(
+            classes, z.dtype.itemsize, contiguous=contiguous, clusters=clusters, arrays=arrays, cut=cut
+        )
 
     def walking(self, z: Array) -> regimes.Regime:
         """The regime of a kernel that reads rows of z again at each walk."""
-        return regimes.walking(z.shape[1], contiguous=_is_contiguous(z))
+        return regimes.walking(z.shape[1], contiguous=_is_contiguous(z), cut=z.shape[1] > self.cutting.beyond)
 
-    def launch(self, kernel: Kernel, z: Array, arguments: bytes) -> None:
-        """Run a kernel over the rows of z."""
-        self.runtime.launch(kernel, kernel.regime.grid(z.shape[0] * z.shape[2]), arguments, z)
+    def tangents(self, kernel: Kernel, v: Any, out: Any) -> list[tuple[Any, Any]]:
+        """Tangents that go into a launch together, with what takes their products: all, or one where rows are cut."""
+        if v is None or not kernel.regime.cut:
+            return [(v, out)]
+        return [(v[i : i + 1], out[i : i + 1]) for i in range(len(v))]
+
+    def launch(self, kernel: Kernel, z: Array, arguments: Sequence[bytes], walks: Walks) -> None:
+        """Run a kernel that makes these walks over the rows of z; `arguments` for what `tangents` puts together."""
+        outer, classes, inner = z.shape
+        regime, rows = kernel.regime, outer * inner
+        if not regime.cut:
+            self.runtime.launch(kernel, regime.grid(rows), arguments[0], z)
+            return
+        segments, length = self.cutting.segments(classes, z.dtype.itemsize, regime)
+        records = self.runtime.scratch(z) + RECORDS_AT
+        for grid, of_launch in launches(segments, length, (rows, classes), regime, walks, arguments, records):
+            self.runtime.launch(kernel, grid, of_launch, z)
 
     def view(self, array: Array | None) -> tuple[int, int, int, int]:
         """Address and strides, in elements, of an (outer, C, inner), (outer, inner), (C,) or () array."""

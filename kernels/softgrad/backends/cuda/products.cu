@@ -22,7 +22,7 @@ struct ProductArgs {
 enum ProductMode { SOFTMAX_PRODUCT, LOG_JVP, LOG_VJP };
 
 template <int MODE, bool LOGITS, class T, class TV, class Real, class Team, int V>
-DEVICE void products(const ProductArgs& a) {
+DEVICE void products(const ProductArgs& a, Team team = Team()) {
   using Rows = Row<T, Real, Team, V>;
   using F = Format<Real>;
   using Index = typename Rows::Index;
@@ -30,7 +30,6 @@ DEVICE void products(const ProductArgs& a) {
   constexpr bool LOGARITHMS = !LOGITS && MODE != SOFTMAX_PRODUCT;
   // A class of probability 0 adds nothing to Σ p u, even where the tangent is NaN; a given probability is taken as it is.
   constexpr bool SKIPS = MODE != LOG_VJP && (LOGITS || MODE == LOG_JVP);
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
@@ -45,7 +44,7 @@ DEVICE void products(const ProductArgs& a) {
     if constexpr (KEEPS) Span<TV, Real>(v_row, at, classes).template load_all<V, Rows::Steps::STEP>(first, Real(0), kept_v);
   };
 
-  Rows row{typename Rows::Steps(team, classes)};
+  Rows row(team, classes);
   row.load(point, -infinity<Real>());
   keep_v(row.steps.first);
   const Real lifted_one = Shift<Real>(Real(0)).exp(Real(0));
@@ -81,7 +80,7 @@ DEVICE void products(const ProductArgs& a) {
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Real> v(v_row, at, classes);
     const Span<T, Real> out(out_row, at, classes);
-    const Real v_k = MODE == LOG_VJP || classes == 0 ? Real(0) : v[k];
+    const Real v_k = MODE == LOG_VJP || classes == 0 ? Real(0) : team.kept([&] { return v[k]; });
     const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
       if constexpr (!KEEPS) v.load(j, v_k, u);
 #pragma unroll

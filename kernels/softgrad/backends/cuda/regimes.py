@@ -8,11 +8,12 @@ whether the device has clusters; never from the number of rows, so that a row's 
     cluster   several blocks per row           row in registers, sm_90 on
     columns   strided class axis: neighbouring rows side by side, several threads down the classes
     walk      any of these with the row read again at each walk: longer rows, and losses with options
+    segments  a block or columns for each segment of a row: the longest rows, shared by the whole device (segments.py)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 SLOT = 24  # bytes of shared memory that one value agreed upon may take (teams.cuh)
@@ -29,22 +30,25 @@ class Regime:
     width: int = 1  # rows side by side, for columns
     threads: int = 128
     resident: int = 1  # blocks per multiprocessor that registers must leave room for
+    cut: bool = False  # a row is cut into segments, each of them such a team's
 
     @property
     def team(self) -> str:
         """The C++ type."""
-        return {
+        team = {
             "lanes": f"Lanes<{self.size}, {self.threads}>",
             "block": f"Block<{self.size}>",
             "cluster": f"Cluster<{self.blocks}, {self.size}>",
             "columns": f"Columns<{self.size}, {self.width}>",
         }[self.kind]
+        return f"Segments<softgrad::{team}>" if self.cut else team
 
     @property
     def name(self) -> str:
         """For kernel names and tests: kind, size, chunks."""
         blocks = f"{self.blocks}x" if self.blocks > 1 else ""
-        return f"{self.kind}{blocks}{self.size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
+        segments = "segments_" if self.cut else ""
+        return f"{segments}{self.kind}{blocks}{self.size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
 
     @property
     def shared_bytes(self) -> int:
@@ -56,7 +60,7 @@ class Regime:
         return 2 * SLOT * (self.threads // 32 + (1 if self.kind == "cluster" else 0))
 
     def grid(self, rows: int) -> int:
-        """Blocks for so many rows."""
+        """Blocks for so many rows, were none cut."""
         per_block = {"lanes": self.threads // self.size, "columns": self.width}.get(self.kind, 1)
         return -(-rows // per_block) * self.blocks
 
@@ -81,8 +85,16 @@ def columns(size: int, width: int, chunks: int) -> Regime:
     return Regime("columns", size, chunks, width=width, threads=size * width)
 
 
+def segments(contiguous: bool, resident: int) -> Regime:
+    """Each segment of a row as a team of its own: a block, or columns for a strided class axis."""
+    team = block(256, 0, resident) if contiguous else columns(8, 32, 0)
+    return replace(team, resident=resident, cut=True)
+
+
 @cache
-def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool, arrays: int = 1) -> Regime:
+def keeping(
+    classes: int, itemsize: int, *, contiguous: bool, clusters: bool, arrays: int = 1, cut: bool = False
+) -> Regime:
     """The regime of a kernel that can keep its row, of one array or of two, in registers.
 
     A thread keeps 16 numbers of an array (8 of double): four 16-byte loads of float under way at once, and with the
@@ -94,14 +106,16 @@ def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool, ar
     # double has half as many numbers, but twice the registers for each and for the arithmetic.
     share = 2 if itemsize == 8 else 1
     chunks = -(-classes // wide)
+    if arrays == 2:
+        share *= 2
+    if cut:
+        return segments(contiguous, 4 // share)
     if not contiguous:
         # One class per chunk; 16 kept.
         for size, width in ((1, 128), (8, 32), (16, 32))[: 2 if itemsize == 8 and arrays == 2 else 3]:
             if classes <= 16 * size:
                 return columns(size, width, 16)
         return columns(16, 32, 0)
-    if arrays == 2:
-        share *= 2
     threads = 1024 // share
     if chunks <= 1:
         return lanes(1, 1, 8 // share)
@@ -137,11 +151,13 @@ def keeping(classes: int, itemsize: int, *, contiguous: bool, clusters: bool, ar
 
 
 @cache
-def walking(classes: int, *, contiguous: bool) -> Regime:
+def walking(classes: int, *, contiguous: bool, cut: bool = False) -> Regime:
     """The regime of a kernel that reads its row again at each walk, and has much to remember of it.
 
     At most 256 threads, so that each may have 255 registers: these kernels compute in double or with every option.
     """
+    if cut:
+        return segments(contiguous, 1)
     if not contiguous:
         return columns(1, 128, 0) if classes <= 16 else columns(8, 32, 0)
     if classes <= 32:

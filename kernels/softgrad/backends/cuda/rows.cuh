@@ -4,7 +4,7 @@
 // belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
 // chunks are loaded element by element, from lines that the first access brought into the cache.
 #pragma once
-#include "teams.cuh"
+#include "segments.cuh"
 
 namespace softgrad {
 
@@ -258,10 +258,10 @@ struct Walk {
   static constexpr int WIDTH = Team::VECTORS ? 16 / (int)sizeof(T) : 1;
   static constexpr int STEP = WIDTH * Team::SIZE;
   using Index = typename IndexOf<V>::Type;
-  Index classes;  // 0 where the team has no row
-  Index first;    // of this lane
+  Index first, end;  // of this lane, of the team; classes = 0 where it has no row
 
-  DEVICE Walk(const Team& team, int64 classes) : classes((Index)classes), first((Index)team.lane() * WIDTH) {}
+  DEVICE Walk(const Team& team, int64 classes)
+      : first((Index)team.begin() + (Index)team.lane() * WIDTH), end((Index)team.end(classes)) {}
 
   // visit(i, j): this lane's i-th chunk, classes j … j + WIDTH − 1; no chunk lies wholly beyond the row's end.
   template <class Visit>
@@ -269,9 +269,9 @@ struct Walk {
     if constexpr (V > 0) {
 #pragma unroll
       for (int i = 0; i < V; ++i)
-        if (first + i * STEP < classes) visit(i, first + i * STEP);
+        if (first + i * STEP < end) visit(i, first + i * STEP);
     } else {
-      for (Index j = first; j < classes; j += STEP) visit(0, j);
+      for (Index j = first; j < end; j += STEP) visit(0, j);
     }
   }
 };
@@ -282,10 +282,11 @@ struct Row {
   using Steps = Walk<T, Team, V>;
   using Index = typename Steps::Index;
   static constexpr int WIDTH = Steps::WIDTH;
+  Team& team;
   Steps steps;
   Real kept[V > 0 ? V : 1][WIDTH];
 
-  DEVICE explicit Row(const Steps& steps) : steps(steps) {}
+  DEVICE Row(Team& team, int64 classes) : team(team), steps(team, classes) {}
 
   DEVICE void load(const Span<T, Real>& span, Real pad) {
     if constexpr (V > 0) span.template load_all<V, Steps::STEP>(steps.first, pad, kept);
@@ -299,6 +300,7 @@ struct Row {
   // visit(i, j, x), i this lane's number of the chunk.
   template <class Read, class Visit>
   DEVICE void each_numbered(Read read, Visit visit) {
+    if (!team.walks()) return;
     steps.chunks([&](int i, Index j) {
       if constexpr (V > 0) {
         visit(i, j, kept[i]);

@@ -16,11 +16,10 @@ struct SoftmaxArgs {
 enum SoftmaxMode { PROBABILITIES, LOG_PROBABILITIES, LOG_SUM_EXP };
 
 template <int MODE, class T, class Real, class Team, int V>
-DEVICE void softmax(const SoftmaxArgs& a) {
+DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
   using Rows = Row<T, Real, Team, V>;
   using Index = typename Rows::Index;
   constexpr int WIDTH = Rows::WIDTH;
-  Team team;
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
@@ -28,7 +27,7 @@ DEVICE void softmax(const SoftmaxArgs& a) {
   const Span<T, Real> z(a.z, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
-  Rows row{typename Rows::Steps(team, classes)};
+  Rows row(team, classes);
   row.load(z, -infinity<Real>());
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
@@ -83,7 +82,7 @@ DEVICE void softmax(const SoftmaxArgs& a) {
         for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;
         out.store(j, x);
       });
-    } else if (present && team.lane() == 0) {
+    } else if (present && team.speaks()) {
       *at.in<Real>(a.out) = ordinary ? m + l : m;
     }
   }

@@ -5,6 +5,7 @@
 //   Cluster<N, THREADS>  N blocks of a cluster, exchanging through distributed shared memory (sm_90 on)
 //   Columns<Y, X>        Y threads of a block, X neighbouring rows wide: for a strided class axis, so that a warp reads
 //                        neighbouring rows
+//   Segments<Team>       a team for each segment of a row, meeting between launches (segments.cuh)
 //
 // `all(x, join)` joins the values of a team's threads and gives every thread the same bits: in an order fixed by the
 // team's shape, and, where threads join in different order, by joins that are symmetric.  Every thread of the block must take part.
@@ -16,6 +17,19 @@ namespace softgrad {
 // The widest value a team can agree on.
 constexpr int SLOT = 24;
 
+// A team that has its row to itself, in one launch: it makes every walk, from the first class to the last.
+struct Whole {
+  DEVICE int64 begin() const { return 0; }
+  DEVICE int64 end(int64 classes) const { return classes; }
+  DEVICE bool walks() { return true; }
+  // A number that is read from the row between walks; in place, it may be gone after the next.
+  template <class Read>
+  DEVICE auto kept(Read read) {
+    return read();
+  }
+  DEVICE void leave() {}
+};
+
 template <int W, class X, class Join>
 DEVICE X join_lanes(X x, Join join) {
 #pragma unroll
@@ -24,26 +38,28 @@ DEVICE X join_lanes(X x, Join join) {
 }
 
 template <int W_, int THREADS_>
-struct Lanes {
+struct Lanes : Whole {
   static constexpr int SIZE = W_, THREADS = THREADS_, BLOCKS = 1;
   static constexpr bool VECTORS = true;
   DEVICE int lane() const { return threadIdx.x % W_; }
   DEVICE int64 row() const { return (int64)blockIdx.x * (THREADS / W_) + threadIdx.x / W_; }
+  DEVICE bool speaks() const { return lane() == 0; }
   template <class X, class Join>
   DEVICE X all(X x, Join join) {
     return join_lanes<W_>(x, join);
   }
-  DEVICE void leave() {}
 };
 
 template <int THREADS_>
-struct Block {
+struct Block : Whole {
   static constexpr int SIZE = THREADS_, THREADS = THREADS_, BLOCKS = 1, WARPS = THREADS_ / 32;
   static constexpr bool VECTORS = true;
   static_assert((WARPS & (WARPS - 1)) == 0 && WARPS <= 32, "joined in a butterfly");
   int turn = 0;
   DEVICE int lane() const { return threadIdx.x; }
-  DEVICE int64 row() const { return blockIdx.x; }
+  DEVICE int64 row() const { return row(blockIdx.x); }
+  DEVICE int64 row(int64 block) const { return block; }
+  DEVICE bool speaks() const { return lane() == 0; }
   template <class X, class Join>
   DEVICE X all(X x, Join join) {
     static_assert(sizeof(X) <= SLOT, "fits a slot");
@@ -55,17 +71,17 @@ struct Block {
     __syncthreads();
     return join_lanes<WARPS>(slots[threadIdx.x % WARPS], join);
   }
-  DEVICE void leave() {}
 };
 
 #if defined(SOFTGRAD_EMULATED) || __CUDA_ARCH__ >= 900
 template <int N_, int THREADS_>
-struct Cluster {
+struct Cluster : Whole {
   static constexpr int SIZE = N_ * THREADS_, THREADS = THREADS_, BLOCKS = N_;
   static constexpr bool VECTORS = true;
   Block<THREADS_> block;
   DEVICE int lane() const { return cluster_rank() * THREADS_ + threadIdx.x; }
   DEVICE int64 row() const { return blockIdx.x / N_; }
+  DEVICE bool speaks() const { return lane() == 0; }
   template <class X, class Join>
   DEVICE X all(X x, Join join) {
     x = block.all(x, join);
@@ -80,12 +96,14 @@ struct Cluster {
 #endif
 
 template <int Y_, int X_>
-struct Columns {
+struct Columns : Whole {
   static constexpr int SIZE = Y_, THREADS = Y_ * X_, BLOCKS = 1;
   static constexpr bool VECTORS = false;
   int turn = 0;
   DEVICE int lane() const { return threadIdx.x / X_; }
-  DEVICE int64 row() const { return (int64)blockIdx.x * X_ + threadIdx.x % X_; }
+  DEVICE int64 row() const { return row(blockIdx.x); }
+  DEVICE int64 row(int64 block) const { return block * X_ + threadIdx.x % X_; }
+  DEVICE bool speaks() const { return lane() == 0; }
   template <class X, class Join>
   DEVICE X all(X x, Join join) {
     static_assert(sizeof(X) <= SLOT, "fits a slot");
@@ -97,7 +115,6 @@ struct Columns {
     for (int y = 1; y < Y_; ++y) x = join(x, slots[y * X_ + threadIdx.x % X_]);
     return x;
   }
-  DEVICE void leave() {}
 };
 
 // --- what teams agree on ---------------------------------------------------------------------------------------------

@@ -47,8 +47,7 @@ DEVICE bool grid_sum(Team& team, const TotalArgs& a, int64 n, X& sum, Term term)
 }
 
 template <class Real, class Team>
-DEVICE void total(const TotalArgs& a) {
-  Team team;
+DEVICE void total(const TotalArgs& a, Team team = Team()) {
   Sum<double> sum;
   const bool last = grid_sum(team, a, a.loss.shape.rows, sum, [&](int64 i) { return Sum<double>(a.values[i], 0.0); });
   if (last && team.lane() == 0) {
@@ -59,8 +58,7 @@ DEVICE void total(const TotalArgs& a) {
 }
 
 template <class Real, class Team>
-DEVICE void divisor(const TotalArgs& a) {
-  Team team;
+DEVICE void divisor(const TotalArgs& a, Team team = Team()) {
   Weighed sum{};
   const LossArgs& loss = a.loss;
   const bool last = grid_sum(team, a, loss.shape.rows, sum, [&](int64 i) {

@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
-from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
+from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.cupy_cuda import arrays
 
 # --fmad=false: multiplications and additions are fused where the source says so, the same in every variant of a kernel.

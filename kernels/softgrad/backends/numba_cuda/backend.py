@@ -1,6 +1,7 @@
 """The backend as dispatch sees it: the primitives on the CUDA devices of this machine."""
 
 from softgrad.backends.cuda.primitives import Primitives
+from softgrad.backends.cuda.segments import Cutting
 from softgrad.backends.numba_cuda.driver import Driver
 from softgrad.backends.numba_cuda.runtime import Runtime
 
@@ -14,7 +15,8 @@ empty = _runtime.empty
 overlap = _runtime.overlap
 unit_tangents = _runtime.unit_tangents
 
-_primitives = Primitives(_runtime)
+# No row is cut: its kernels know no segments.
+_primitives = Primitives(_runtime, Cutting(beyond=2**63))
 softmax = _primitives.softmax
 log_softmax = _primitives.log_softmax
 logsumexp = _primitives.logsumexp

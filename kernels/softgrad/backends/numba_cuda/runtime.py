@@ -8,7 +8,7 @@ import numpy as np
 
 from softgrad import host
 from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
-from softgrad.backends.cuda.loss_launch import SCRATCH_BYTES
+from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import binaries, kernels
 from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
 from softgrad.backends.numba_cuda.copies import AXES
