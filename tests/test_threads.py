@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import signal
 import threading
 import time
@@ -95,16 +95,33 @@ def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> No
     numba_threads()._pool.run(lambda: None, 2)
 
 
-def test_what_is_to_be_compiled_is_compiled_by_the_caller() -> None:
+def test_helpers_wait_until_the_caller_has_begun() -> None:
+    """So what is to be compiled is compiled by the caller."""
+    caller = threading.get_ident()
+    begun, left = threading.Event(), []
+
+    def run() -> None:
+        if threading.get_ident() == caller:
+            time.sleep(0.1)  # as if compiling
+            assert not left
+            begun.set()
+            time.sleep(0.1)
+        else:
+            left.append(threading.get_ident())
+
+    numba_threads()._pool.run(run, 3, begun.is_set)
+    assert left
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no sets of processors for a thread")
+def test_helpers_keep_off_the_callers_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = numba_threads()
-    if threads.allowed() < 2:
-        pytest.skip("one processor, no helpers")
-    seen: list[tuple[int, int]] = []
-
-    def run(counter: int) -> None:
-        left = ctypes.c_int64.from_address(counter).value
-        seen.append((threading.get_ident(), left))
-
-    threads.share(10**9, 4, run)
-    assert seen[0] == (threading.get_ident(), 4)
-    assert all(left == 0 for _, left in seen[1:])
+    usable = os.sched_getaffinity(0)
+    pool, joined = threads.Pool(), threading.Barrier(2, timeout=60)
+    for processor in sorted(usable):
+        monkeypatch.setattr(threads.processors, "current", lambda processor=processor: processor)
+        for helper in pool._helpers:
+            helper._likely = processor  # it last ran there
+        pool.run(joined.wait, 2)
+        [helper] = pool._helpers
+        assert os.sched_getaffinity(helper.native_id) == (usable - {processor} or usable)

@@ -13,24 +13,28 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
-import numba
 import numpy as np
+
+from softgrad.backends.numba_cpu import processors
 
 # A share for a thread that must be woken should be worth more than waking it, some ten microseconds.
 WORTH = 200_000  # elements of exponentials, one or two tenths of a millisecond
 
 
 class Job:
-    """One parallel call: `run` is called by every thread that joins before the work is gone."""
+    """One parallel call: `run` is called by every thread that joins before the work is gone.
 
-    def __init__(self, run: Callable[[], None]) -> None:
+    Helpers wait until the caller has `begun`, and so compiled what had to be: were a helper to do that, it would wait
+    for numba's lock, which a caller who is interrupted while compiling may keep.
+    """
+
+    def __init__(self, run: Callable[[], None], begun: Callable[[], bool]) -> None:
         self._run = run
+        self._begun = begun
         self._lock = threading.Lock()
         self._open = True
         self._inside = 0
@@ -39,6 +43,10 @@ class Job:
 
     def help(self) -> None:
         """A helper's part: nothing, if the work is gone."""
+        pause = 1e-4
+        while self._open and not self._begun():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.005)
         with self._lock:
             if not self._open:
                 return
@@ -85,34 +93,57 @@ class Pool:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._lock = threading.Lock()
-        self._helpers = 0
+        self._helpers: list[Helper] = []
 
-    def run(self, function: Callable[[], None], threads: int) -> None:
-        """Call `function` here and in up to threads − 1 others at once; it must share out the work itself."""
+    def run(self, function: Callable[[], None], threads: int, begun: Callable[[], bool] = lambda: True) -> None:
+        """Call `function`, which shares out the work, here and, once that has `begun`, in up to threads − 1 others."""
         if threads <= 1:
             function()
             return
-        if self._helpers < threads - 1:
+        if len(self._helpers) < threads - 1:
             self._start(threads - 1)
-        job = Job(function)
+        here = processors.current()
+        for helper in self._helpers:
+            helper.keep_off(here)
+        job = Job(function, begun)
         for _ in range(threads - 1):
             self._jobs.put(job)
         job.work()
 
     def _start(self, helpers: int) -> None:
         with self._lock:
-            while self._helpers < helpers:
-                thread = threading.Thread(target=self._serve, args=(self._jobs,), name="softgrad", daemon=True)
+            while len(self._helpers) < helpers:
+                helper = Helper(self._jobs)
                 try:
-                    thread.start()
+                    helper.start()
                 except RuntimeError:  # no thread to be had (or the interpreter is going): the caller does it all
                     return
-                self._helpers += 1
+                self._helpers.append(helper)
 
-    @staticmethod
-    def _serve(jobs: SimpleQueue[Job]) -> None:
+
+class Helper(threading.Thread):
+    """A thread that takes part in one job after the other."""
+
+    def __init__(self, jobs: SimpleQueue[Job]) -> None:
+        super().__init__(name="softgrad", daemon=True)
+        self._jobs = jobs
+        self._likely: int | None = None  # the processor it would be woken on; None: any
+
+    def run(self) -> None:
+        """Until the process ends."""
         while True:
-            jobs.get().help()
+            self._jobs.get().help()
+            self._likely = processors.current()
+
+    def keep_off(self, busy: int) -> None:
+        """Be woken anywhere but on the caller's own processor.
+
+        Linux wakes a thread where it last ran or where its waker runs, and may take milliseconds to notice that another
+        processor has nothing to do: by then the caller has done all the work.
+        """
+        if self._likely in (busy, None) and busy != processors.UNKNOWN and self.native_id is not None:
+            processors.keep_off(self.native_id, busy)
+            self._likely = processors.UNKNOWN
 
 
 _pool = Pool()
@@ -133,43 +164,8 @@ def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
     address = counter.ctypes.data
     threads = min(tasks, elements // WORTH)
     if threads > 1:
-        threads = min(threads, allowed())
+        threads = min(threads, processors.allowed())
     if threads > 1:
-        # With no task left, this compiles: were helpers to do that, they would wait for numba's lock, which a caller
-        # who is interrupted while compiling may keep.
-        counter[0] = tasks
-        run(address)
-        counter[0] = 0
-        _pool.run(lambda: run(address), threads)
+        _pool.run(lambda: run(address), threads, lambda: counter[0] != 0)
     else:
         run(address)
-
-
-def allowed() -> int:
-    """How many threads may be used: what numba was told, and no more than this process has processors."""
-    parallel: Any = numba.np.ufunc.parallel
-    config: Any = numba.config
-    # get_num_threads() starts numba's own pool; before that nobody can have called set_num_threads().
-    if getattr(parallel, "_is_initialized", False):
-        return int(numba.get_num_threads())
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return int(config.NUMBA_NUM_THREADS)
-    return min(int(config.NUMBA_NUM_THREADS), _QUOTA)
-
-
-def _processors_by_quota() -> int:
-    """The processors a container's limit on processor time amounts to; many where there is none."""
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            return max(1, -(-int(quota) // int(period)))
-    with suppress(OSError, ValueError):
-        folder = Path("/sys/fs/cgroup/cpu")
-        quota_v1 = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_v1 = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
-        if quota_v1 > 0 and period_v1 > 0:
-            return max(1, -(-quota_v1 // period_v1))
-    return 1 << 20
-
-
-_QUOTA = _processors_by_quota()
