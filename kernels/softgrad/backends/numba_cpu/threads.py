@@ -20,9 +20,23 @@ from queue import SimpleQueue
 import numpy as np
 
 from softgrad.backends.numba_cpu import processors
+from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.lanes import peek, relax
 
 # A share for a thread that must be woken should be worth more than waking it, some ten microseconds.
 WORTH = 200_000  # elements of exponentials, one or two tenths of a millisecond
+
+
+@kernel
+def await_change(address, value):
+    """Wait some microseconds for a number to change, without going to sleep: to be woken would take longer.
+
+    It would often also take the caller to the processor of the helper that wakes it.
+    """
+    for _ in range(2000):
+        if peek(address) != value:
+            return
+        relax()
 
 
 class Job:
@@ -37,7 +51,7 @@ class Job:
         self._begun = begun
         self._lock = threading.Lock()
         self._open = True
-        self._inside = 0
+        self._inside = np.zeros(1, np.int64)  # helpers at work
         self._left = threading.Lock()  # held while a helper is inside
         self._error: BaseException | None = None
 
@@ -50,8 +64,8 @@ class Job:
         with self._lock:
             if not self._open:
                 return
-            self._inside += 1
-            if self._inside == 1:
+            self._inside[0] += 1
+            if self._inside[0] == 1:
                 self._left.acquire()
         try:
             self._run()
@@ -59,8 +73,8 @@ class Job:
             self._error = error
         finally:
             with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
+                self._inside[0] -= 1
+                if self._inside[0] == 0:
                     self._left.release()
 
     def work(self) -> None:
@@ -79,6 +93,9 @@ class Job:
             try:
                 with self._lock:
                     self._open = False
+                    inside = int(self._inside[0])
+                if inside:
+                    await_change(self._inside.ctypes.data, inside)
                 with self._left:
                     break
             except BaseException as error:
@@ -111,6 +128,7 @@ class Pool:
         job.work()
 
     def _start(self, helpers: int) -> None:
+        await_change(np.zeros(1, np.int64).ctypes.data, 1)  # compiled before there is anybody to wait for
         with self._lock:
             while len(self._helpers) < helpers:
                 helper = Helper(self._jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -197,6 +198,29 @@ def take(typing_context, address):
         return builder.atomic_rmw("add", pointer_to(builder, args[0], I64), I64(1), "monotonic")
 
     return signature(types.int64, types.int64), codegen
+
+
+@intrinsic
+def peek(typing_context, address):
+    """The int64 at an address, which another thread may change at any time."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(pointer_to(builder, args[0], I64), "monotonic", 8)
+
+    return signature(types.int64, types.int64), codegen
+
+
+@intrinsic
+def relax(typing_context):
+    """Tell the processor that this thread waits in a loop; nothing on processors that are not told so."""
+
+    def codegen(context, builder, sig, args):
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            nothing = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, nothing, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return signature(types.none), codegen
 
 
 @intrinsic
