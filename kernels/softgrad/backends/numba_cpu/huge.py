@@ -18,8 +18,7 @@ from softgrad.backends.numba_cpu.compiling import helper, kernel
 from softgrad.backends.numba_cpu.lanes import load, load_first, prefetch, read, read_i64, size_of, store_f32, take
 from softgrad.backends.numba_cpu.single import exp_shifted, shift
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, is_ordinary
-from softgrad.backends.numba_cpu.wide_products import first_equal
+from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, first_equal, is_ordinary
 
 # From how many classes on: below, one row is no gain on two threads, and many rows pay for the second exponential.
 HUGE = 2**20

@@ -16,6 +16,7 @@ from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
     halves,
+    joined,
     lane,
     larger,
     load,
@@ -30,6 +31,7 @@ from softgrad.backends.numba_cpu.lanes import (
     store_first,
     sum_across,
     transpose,
+    where,
     write_f32,
 )
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, scaled
@@ -136,6 +138,32 @@ def sums(terms, tile, stage):
 
 
 @helper
+def rests(z, terms, tile, m, numbers, stage, more, fmt):
+    """Σ of each row's terms without the classes whose logit is m, as above; how many these are."""
+    first, rows, classes = tile
+    size, stride = 16 * size_of(fmt), stride_of(classes)
+    vectors, tail = classes >> 4, classes & 15
+    each_row(m, numbers)
+    for i in range(rows):
+        at, e_at = row_offset(z, first + i), terms + stride * i
+        m_i = of_row(numbers, i)
+        a, b, ties = f32s(0.0), f32s(0.0), f32s(0.0)
+        for j in range(vectors):
+            is_m = load(at + size * j, fmt) == m_i
+            ties += where(is_m, f32s(1.0), f32s(0.0))
+            a, b = b, a + where(is_m, f32s(0.0), load_f32(e_at + 64 * j))
+        if tail > 0:
+            is_m = load_first(at + size * vectors, tail, fmt) == m_i
+            ties += where(is_m, f32s(1.0), f32s(0.0))
+            a += where(is_m, f32s(0.0), load_f32(e_at + 64 * vectors))
+        store_f32(stage + 64 * i, a + b)
+        store_f32(more + 64 * i, ties)
+    low, high = across(stage, stage)
+    ties_low, ties_high = across(more, stage)
+    return low, high, joined(ties_low, ties_high)
+
+
+@helper
 def across(source, stage):
     """Σ over the lanes of each of sixteen vectors, float64."""
     transpose(source, stage + 1024)
@@ -165,6 +193,25 @@ def write_scaled(terms, out, tile, factor, rest, keep, numbers, fmt):
                 store(at + size * j, scaled(load_f32(e_at + 64 * j), f, g), fmt)
             if tail > 0:
                 store_first(at + size * vectors, scaled(load_f32(e_at + 64 * vectors), f, g), tail, fmt)
+
+
+@helper
+def write_logs(z, out, tile, m, l, keep, numbers, fmt):
+    """out = (z − m) − l, likewise."""
+    first, rows, classes = tile
+    size = 16 * size_of(fmt)
+    vectors, tail = classes >> 4, classes & 15
+    each_row(m, numbers)
+    each_row(l, numbers + 64)
+    all_kept = sum_across(keep) == 16
+    for i in range(rows):
+        if all_kept or lane(keep, i) != 0:
+            z_at, at = row_offset(z, first + i), row_offset(out, first + i)
+            m_i, l_i = of_row(numbers, i), of_row(numbers + 64, i)
+            for j in range(vectors):
+                store(at + size * j, (load(z_at + size * j, fmt) - m_i) - l_i, fmt)
+            if tail > 0:
+                store_first(at + size * vectors, (load_first(z_at + size * vectors, tail, fmt) - m_i) - l_i, tail, fmt)
 
 
 @helper

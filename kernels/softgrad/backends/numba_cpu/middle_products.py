@@ -41,7 +41,8 @@ from softgrad.backends.numba_cpu.middle import (
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import fine_tangents, ordinary, refer_rows, split, whole_shift
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide_products import first_equal, term
+from softgrad.backends.numba_cpu.wide import first_equal
+from softgrad.backends.numba_cpu.wide_products import term
 
 
 @kernel

@@ -121,31 +121,33 @@ def largest(columns, classes):
 
 
 @helper
-def exponentials(columns, classes, N, t):
-    """Replace z by e; Σ over the classes but t, float64, of the first eight rows and of the others."""
+def exponentials(columns, terms, classes, N, t):
+    """Fill e, in place of z if terms is columns; Σ over the classes but t, float64, of the first eight rows and of the
+    others.
+    """
     rounder, lowest = ROUNDER - N, (N - REACH) * LN_2
     low, high = f64s(0.0), f64s(0.0)
     c = 0
     while c + 4 <= classes:
-        a = term(columns, c, rounder, lowest, t) + term(columns, c + 1, rounder, lowest, t)
-        b = term(columns, c + 2, rounder, lowest, t) + term(columns, c + 3, rounder, lowest, t)
+        a = term(columns, terms, c, rounder, lowest, t) + term(columns, terms, c + 1, rounder, lowest, t)
+        b = term(columns, terms, c + 2, rounder, lowest, t) + term(columns, terms, c + 3, rounder, lowest, t)
         x, y = halves(a + b)
         low += x
         high += y
         c += 4
     rest = f32s(0.0)
     while c < classes:
-        rest += term(columns, c, rounder, lowest, t)
+        rest += term(columns, terms, c, rounder, lowest, t)
         c += 1
     x, y = halves(rest)
     return low + x, high + y
 
 
 @inlined
-def term(columns, c, rounder, lowest, t):
+def term(columns, terms, c, rounder, lowest, t):
     """e of class c, stored; 0 in rows whose target it is."""
     e = exp_shifted(load_f32(columns + 64 * c), rounder, lowest)
-    store_f32(columns + 64 * c, e)
+    store_f32(terms + 64 * c, e)
     return where(t == c, f32s(0.0), e)
 
 

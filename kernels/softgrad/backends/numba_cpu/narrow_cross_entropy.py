@@ -35,7 +35,7 @@ def cross_entropy_columns(counter, chunk, hard, stage, rows, classes, z, indices
             m, _ = largest(columns, classes)
             N = whole_shift(m)
             z_t = pick(columns, classes, t)
-            low, high = exponentials(columns, classes, N, t)
+            low, high = exponentials(columns, columns, classes, N, t)
             counts, keep, factor, rest, at_t = settle(tile, t, m, N, z_t, low, high, weights, scales, by, loss, hard)
             if grad[0] != 0:
                 write_gradient(columns, classes, factor, rest, at_t, t, counts, by)

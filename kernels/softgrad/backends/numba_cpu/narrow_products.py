@@ -41,7 +41,7 @@ def product_columns(counter, chunk, hard, stage, rows, classes, z, count_v, v, v
             tile = tile_at(i, z, rows, classes)
             fill_columns(columns, stage, z, tile, fmt)
             m, k = largest(columns, classes)
-            low, high = exponentials(columns, classes, whole_shift(m), i32s(-1))
+            low, high = exponentials(columns, columns, classes, whole_shift(m), i32s(-1))
             factor, rest = split(1.0 / low, 1.0 / high)
             for n in range(count_v):
                 fill_columns(v_columns, stage, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, v_fmt)

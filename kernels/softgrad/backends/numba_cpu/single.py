@@ -52,12 +52,18 @@ def exp_shifted(z, rounder, lowest):
 
 
 @inlined
+def term_at(d):
+    """The term of d = z − N ln 2, in float64."""
+    return exp_lifted(d, f64s(0.0)) * _FROM_FULL_LIFT
+
+
+@inlined
 def target_terms(rest, d):
     """(e_t, loss) in float64, from rest_t = Σ of the others and d = z_t − N ln 2: e_t lifted like rest_t.
 
     The loss is log1p(rest_t / e_t); log rest_t − z_t where e_t is out of range, as it is for a masked class.
     """
-    e_t = exp_lifted(d, f64s(0.0)) * _FROM_FULL_LIFT
+    e_t = term_at(d)
     far = log1p(rest) - LIFT * LN_2 - d  # rest ≥ 2⁶³ there: log1p is log
     return e_t, where(d < -600.0, far, log1p(rest / e_t))
 

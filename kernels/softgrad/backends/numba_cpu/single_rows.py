@@ -63,10 +63,10 @@ def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
 
 @cache
 def for_few(function: Callable[..., Any], stored: Any) -> Any:
-    """A kernel for a few rows, arrays of any strides: (z, out, list of rows to do otherwise, number of that dtype)."""
+    """A kernel for a few rows of any strides: (z, out, list of rows to do otherwise, operation, number of dtype)."""
     number = numba.from_dtype(stored)
     z, out = (numba.types.Array(number, 3, "A", readonly=readonly, aligned=True) for readonly in (True, False))
-    return kernel(function, z, out, numba.types.Array(numba.int64, 1, "C"), number)
+    return kernel(function, z, out, numba.types.Array(numba.int64, 1, "C"), numba.int64, number)
 
 
 def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:

@@ -6,8 +6,18 @@ For kernels that keep a row in a lane (`narrow`) and those that keep it in vecto
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
-from softgrad.backends.numba_cpu.lanes import f32s, halves, i32s, joined, lane, lane_numbers32, where
-from softgrad.backends.numba_cpu.single import LARGEST, LARGEST_TANGENT, LOG2_E
+from softgrad.backends.numba_cpu.functions import log1p
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    halves,
+    i32s,
+    joined,
+    lane,
+    lane_numbers32,
+    store_part_f32,
+    where,
+)
+from softgrad.backends.numba_cpu.single import LARGEST, LARGEST_TANGENT, LN_2, LOG2_E, term_at
 from softgrad.backends.numba_cpu.wide import refer
 
 # A tile: (first row, number of rows up to 16, C).
@@ -32,6 +42,23 @@ def split(low, high):
     factor = joined(low, high)
     x, y = halves(factor)
     return factor, joined(low - x, high - y)
+
+
+@helper
+def log_sums(m, N, low, high, ties):
+    """l = log1p(rest_k / e_k), float64, from sums without the classes whose logit is m, of which there are `ties`."""
+    m_low, m_high = halves(m)
+    n_low, n_high = halves(N)
+    ties_low, ties_high = halves(ties)
+    e_low, e_high = term_at(m_low - n_low * LN_2), term_at(m_high - n_high * LN_2)
+    return log1p(low / e_low + (ties_low - 1.0)), log1p(high / e_high + (ties_high - 1.0))
+
+
+@inlined
+def write_log_sums(out, tile, m, l_low, l_high):
+    """log Σ exp(z) = m + l, to float32 numbers side by side."""
+    m_low, m_high = halves(m)
+    store_part_f32(out[0] + 4 * tile[0], joined(m_low + l_low, m_high + l_high), tile[1])
 
 
 @helper

@@ -18,10 +18,13 @@ import math
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
     f32s,
     f64s,
     halves,
+    i32s,
     lane,
     lane_numbers32,
     larger,
@@ -38,9 +41,10 @@ from softgrad.backends.numba_cpu.lanes import (
     sum_across,
     take,
     where,
+    write_f32,
     write_i64,
 )
-from softgrad.backends.numba_cpu.single import LARGEST, LOG2_E, exp_shifted, scaled, shift
+from softgrad.backends.numba_cpu.single import LARGEST, LN_2, LOG2_E, exp_shifted, scaled, shift, term_at
 
 GROUP = 8  # vectors added in float32
 BLOCK = 4 * GROUP  # vectors whose largest is found before their exponentials: 2 KB of float32
@@ -161,6 +165,84 @@ def scale_down(e_at, count, power, low, high):
 def is_ordinary(m):
     """Whether float32 will do for a row whose largest logit is m."""
     return -LARGEST < m < LARGEST
+
+
+@helper
+def first_equal(z_at, classes, m, block, fmt):
+    """k: the first class whose logit is m; it lies in that block of vectors or right behind."""
+    size = size_of(fmt)
+    j = 16 * block * BLOCK
+    while j + 16 <= classes:
+        equal = load(z_at + size * j, fmt) == f32s(m)
+        if anywhere(equal):
+            return j + first_set(equal)
+        j += 16
+    return j + first_set(load_first(z_at + size * j, classes - j, fmt) == f32s(m)) if j < classes else 0
+
+
+@inlined
+def first_set(mask):
+    """The first lane that is set."""
+    return 16 - max_across(where(mask, 16 - lane_numbers32(), i32s(0)))
+
+
+@helper
+def log_sum(z_at, e_at, classes, s, N, m, block, fmt):
+    """l = log1p(rest_k / e_k); e without e_k is added up anew where s − e_k would not have its digits."""
+    e_k = lane(term_at(f64s(m - N * LN_2)), 0)
+    rest = s - e_k
+    if not s > 4.0 * e_k:
+        write_f32(e_at + 4 * first_equal(z_at, classes, m, block, fmt), 0.0)
+        rest = total(e_at, classes)
+    return lane(log1p(f64s(rest / e_k)), 0)
+
+
+@helper
+def total(e_at, classes):
+    """Σ e."""
+    vectors = (classes + 15) >> 4
+    low, high = f64s(0.0), f64s(0.0)
+    j = 0
+    while j + 4 <= vectors:
+        a, b = load_f32(e_at + 64 * j), load_f32(e_at + 64 * (j + 1))
+        c, d = load_f32(e_at + 64 * (j + 2)), load_f32(e_at + 64 * (j + 3))
+        x, y = halves((a + b) + (c + d))
+        low += x
+        high += y
+        j += 4
+    while j < vectors:
+        x, y = halves(load_f32(e_at + 64 * j))
+        low += x
+        high += y
+        j += 1
+    return sum_across(low + high)
+
+
+@helper
+def write_row(vector, of, out_at, classes, streams, fmt):
+    """out = vector(j, n, of) for the n ≤ 16 classes from j on, for every j; past the caches if `streams`."""
+    size = size_of(fmt)
+    j = 0
+    if streams and out_at % size == 0 and classes >= 32:
+        # The order of work does not matter here: no sum.
+        j = (-out_at % (16 * size)) // size
+        store_first(out_at, vector(0, 16, of), j, fmt)
+        while j + 16 <= classes:
+            stream(out_at + size * j, vector(j, 16, of), fmt)
+            j += 16
+    while j + 16 <= classes:
+        store(out_at + size * j, vector(j, 16, of), fmt)
+        j += 16
+    if j < classes:
+        store_first(out_at + size * j, vector(j, classes - j, of), classes - j, fmt)
+
+
+@inlined
+def logs(j, n, of):
+    """(z − m) − l."""
+    z_at, m, l, fmt = of
+    at = z_at + size_of(fmt) * j
+    return ((load(at, fmt) if n == 16 else load_first(at, n, fmt)) - m) - l
 
 
 @helper

@@ -9,11 +9,9 @@ from __future__ import annotations
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
-    anywhere,
     f32s,
     f64s,
     halves,
-    i32s,
     lane,
     lane_numbers32,
     larger,
@@ -33,7 +31,7 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 from softgrad.backends.numba_cpu.single import LARGEST_TANGENT, scaled
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import BLOCK, GROUP, exponentials, is_ordinary, refer
+from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, is_ordinary, refer
 
 
 @kernel
@@ -60,25 +58,6 @@ def product_rows(
                 else:
                     refer(hard, n * rows + r)
         first = take(counter) * chunk
-
-
-@helper
-def first_equal(z_at, classes, m, block, fmt):
-    """k: the first class whose logit is m; it lies in that block of vectors or right behind."""
-    size = size_of(fmt)
-    j = 16 * block * BLOCK
-    while j + 16 <= classes:
-        equal = load(z_at + size * j, fmt) == f32s(m)
-        if anywhere(equal):
-            return j + first_set(equal)
-        j += 16
-    return j + first_set(load_first(z_at + size * j, classes - j, fmt) == f32s(m)) if j < classes else 0
-
-
-@inlined
-def first_set(mask):
-    """The first lane that is set."""
-    return 16 - max_across(where(mask, 16 - lane_numbers32(), i32s(0)))
 
 
 @helper
