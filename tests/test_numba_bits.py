@@ -43,7 +43,8 @@ def problem(classes: int, rows: int = 37):
 
 def results(z, t, v):
     loss, grad = softgrad.cross_entropy_value_and_grad(z, t, reduction="none")
-    return softgrad.softmax(z), softgrad.log_softmax(z), softgrad.softmax_vjp(v, logits=z), loss, grad
+    probs, log_probs, lse = softgrad.softmax(z), softgrad.log_softmax(z), softgrad.logsumexp(z)
+    return probs, log_probs, softgrad.softmax_vjp(v, logits=z), loss, grad, lse
 
 
 def assert_same(found, expected):
@@ -105,12 +106,17 @@ def test_slices_strides_and_in_place(classes):
     place = z.copy()
     softgrad.softmax(place, out=place)
     np.testing.assert_array_equal(place, whole[0])
+    place = z.copy()
+    softgrad.log_softmax(place, out=place)
+    np.testing.assert_array_equal(place, whole[1])
     place = v.copy()
     softgrad.softmax_vjp(place, logits=z, out=place)
     np.testing.assert_array_equal(place, whole[2])
     strided = np.zeros((z.shape[0], 2 * classes), np.float32)[:, ::2]
     softgrad.softmax(z, out=strided)
     np.testing.assert_array_equal(strided, whole[0])
+    softgrad.log_softmax(z, out=strided)
+    np.testing.assert_array_equal(strided, whole[1])
 
 
 def test_eight_python_threads(forced_threads):
@@ -148,6 +154,7 @@ def test_huge_rows(classes, forced_threads):
     np.testing.assert_array_equal(softgrad.softmax_vjp(v[1], logits=z), whole[2][1])
     for expected, call in (
         (whole[0], lambda place: softgrad.softmax(place, out=place)),
+        (whole[1], lambda place: softgrad.log_softmax(place, out=place)),
         (whole[4], lambda place: softgrad.cross_entropy_grad(place, t, reduction="none", out=place)),
         (whole[2][1], lambda place: softgrad.softmax_vjp(v[1], logits=place, out=place)),
     ):
@@ -163,7 +170,7 @@ def test_the_segments_of_one_huge_row_are_shared(forced_threads, monkeypatch):
     z, t, v = problem(huge.HUGE + 7, 12)
     results(z[:1], t[:1], v[:, :1])
     segments = huge.HUGE // huge.SEGMENT + 1
-    assert shared == [segments] * 7  # softmax and loss in two steps, products in three
+    assert shared == [segments] * 11  # products in three steps, all others in two
 
 
 def run_all(run):
@@ -182,6 +189,8 @@ def test_accuracy_of_a_huge_row(name):
     z[0, peak] = 60.0  # the others are lost beside it
     z = z.astype(dtype)
     assert_right(softgrad.softmax(z), truth.softmax(z), dtype)
+    assert_right(softgrad.log_softmax(z), truth.log_softmax(z), dtype)
+    assert_right(softgrad.logsumexp(z), truth.logsumexp(z), loss_dtype(dtype))
     if name == "float32":
         v = rng.standard_normal((1, classes)).astype(dtype)
         assert_right(softgrad.softmax_vjp(v, logits=z), truth.softmax_vjp(v, logits=z), dtype)

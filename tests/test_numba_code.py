@@ -100,7 +100,7 @@ def test_special_values_of_exp():
 )
 def test_hot_loops_are_packed():
     rows = compiling.helper(softmax_rows.py_func)
-    ints = (numba.int64,) * 6
+    ints = (numba.int64,) * 7
     array = numba.types.UniTuple(numba.int64, 6)
     rows.compile((*ints, array, array, numba.boolean, numba.float32))
     (code,) = rows.inspect_asm().values()
@@ -115,6 +115,10 @@ def test_hot_loops_are_packed():
     # Eight exponentials a step, nine products each.
     assert len(packed) >= 72
     assert not scalar
+    # log_softmax: two differences for every sixteen classes, in each of four loops or tails.
+    differences = [words for words in lines if words and words[0] == "vsubps"]
+    assert len([words for words in differences if "xmm" not in words[1]]) >= 8
+    assert not [words for words in lines if words and words[0] == "vsubss"]
 
 
 def test_nothing_is_compiled_before_it_is_called():

@@ -15,10 +15,20 @@ import math
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import helper, kernel
-from softgrad.backends.numba_cpu.lanes import load, load_first, prefetch, read, read_i64, size_of, store_f32, take
+from softgrad.backends.numba_cpu.lanes import (
+    load,
+    load_first,
+    prefetch,
+    read,
+    read_i64,
+    size_of,
+    store_f32,
+    take,
+    write_f32,
+)
 from softgrad.backends.numba_cpu.single import exp_shifted, shift
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, first_equal, is_ordinary
+from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, first_equal, is_ordinary, total
 
 # From how many classes on: below, one row is no gain on two threads, and many rows pay for the second exponential.
 HUGE = 2**20
@@ -26,13 +36,14 @@ HUGE = 2**20
 SEGMENT = 2**16
 
 # What is known of a segment, and of a row: Σ over the classes but t, N, m; where m first stands (for a segment the
-# block of vectors, for a row the class); the target's logit.  Eight numbers, so that no two segments share a line.
-SUM, SHIFT, TOP, FIRST, OF_TARGET = range(5)
+# block of vectors, for a row the class); the target's logit; Σ over the classes but the first largest, if it is to
+# stand `apart`.  Eight numbers, so that no two segments share a line.
+SUM, SHIFT, TOP, FIRST, OF_TARGET, REST = range(6)
 KNOWN = 8
 
 
 @kernel
-def sum_segments(counter, first, scratch, classes, z, indices, parts, fmt):
+def sum_segments(counter, first, scratch, classes, z, indices, apart, parts, fmt):
     """Fill parts, (rows, segments, KNOWN), for rows from `first` on; indices 0: no targets."""
     rows, segments, _ = parts.shape
     i = take(counter)
@@ -41,13 +52,17 @@ def sum_segments(counter, first, scratch, classes, z, indices, parts, fmt):
         t = read_i64(indices + 8 * (first + r)) if indices != 0 else -1
         start = g * SEGMENT
         z_at = row_offset(z, first + r) + size_of(fmt) * start
-        s, N, m, block = exponentials(z_at, scratch, min(SEGMENT, classes - start), t - start, fmt)
+        length = min(SEGMENT, classes - start)
+        s, N, m, block = exponentials(z_at, scratch, length, t - start, fmt)
+        if apart:
+            write_f32(scratch + 4 * first_equal(z_at, length, m, block, fmt), 0.0)
+            parts[r, g, REST] = total(scratch, length)
         parts[r, g, SUM], parts[r, g, SHIFT], parts[r, g, TOP], parts[r, g, FIRST] = s, N, m, block
         i = take(counter)
 
 
 @kernel
-def total_rows(first, classes, z, indices, parts, totals, fmt):
+def total_rows(first, classes, z, indices, apart, parts, totals, fmt):
     """Fill totals, (rows, KNOWN), from parts: what later steps need of logits that they may overwrite."""
     rows, segments, _ = parts.shape
     for r in range(rows):
@@ -56,9 +71,12 @@ def total_rows(first, classes, z, indices, parts, totals, fmt):
             if parts[r, g, TOP] > parts[r, best, TOP]:
                 best = g
             N = max(N, parts[r, g, SHIFT])
-        s = 0.0
+        s, rest = 0.0, 0.0
         for g in range(segments):
-            s += parts[r, g, SUM] * 2.0 ** (parts[r, g, SHIFT] - N)
+            unit = 2.0 ** (parts[r, g, SHIFT] - N)
+            s += parts[r, g, SUM] * unit
+            if apart:
+                rest += parts[r, g, REST if g == best else SUM] * unit
         m, k = parts[r, best, TOP], 0
         z_at = row_offset(z, first + r)
         if is_ordinary(m):
@@ -67,6 +85,7 @@ def total_rows(first, classes, z, indices, parts, totals, fmt):
             k = start + first_equal(z_at + size_of(fmt) * start, length, m, np.int64(parts[r, best, FIRST]), fmt)
         t = read_i64(indices + 8 * (first + r)) if indices != 0 else -1
         totals[r, SUM], totals[r, SHIFT], totals[r, TOP], totals[r, FIRST] = s, N, m, k
+        totals[r, REST] = rest
         totals[r, OF_TARGET] = read(z_at + size_of(fmt) * t, fmt) if t >= 0 else 0.0
 
 

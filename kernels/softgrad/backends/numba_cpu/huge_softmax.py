@@ -1,25 +1,37 @@
-"""softmax of huge rows."""
+"""softmax, log_softmax and logsumexp of huge rows."""
 
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.huge import SEGMENT, SHIFT, SUM, TOP, exponentials_again
-from softgrad.backends.numba_cpu.lanes import size_of, take
+from softgrad.backends.numba_cpu.functions import log1p
+from softgrad.backends.numba_cpu.huge import REST, SEGMENT, SHIFT, SUM, TOP, exponentials_again
+from softgrad.backends.numba_cpu.lanes import f32s, f64s, lane, size_of, take, write_f32
+from softgrad.backends.numba_cpu.single import LN_2, term_at
+from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import is_ordinary, refer, write_scaled
+from softgrad.backends.numba_cpu.wide import is_ordinary, logs, refer, write_row, write_scaled
 
 
 @kernel
-def softmax_segments(counter, first, scratch, hard, classes, z, out, streams, segments, totals, fmt):
-    """p of every segment that no other thread takes; rows that float32 will not do for are listed at `hard`."""
+def softmax_segments(counter, first, scratch, hard, classes, operation, z, out, streams, segments, totals, fmt):
+    """One of the three of every segment no other thread takes; rows float32 will not do for are listed at `hard`."""
     i = take(counter)
     while i < len(totals) * segments:
         r, g = i // segments, i % segments
         start = g * SEGMENT
         length, offset = min(SEGMENT, classes - start), size_of(fmt) * start
-        if is_ordinary(totals[r, TOP]):
-            exponentials_again(row_offset(z, first + r) + offset, scratch, length, totals[r, SHIFT], fmt)
-            write_scaled(scratch, row_offset(out, first + r) + offset, length, 1.0 / totals[r, SUM], streams, fmt)
-        elif g == 0:
-            refer(hard, first + r)
+        z_at, m, N = row_offset(z, first + r) + offset, totals[r, TOP], totals[r, SHIFT]
         i = take(counter)
+        if not is_ordinary(m):
+            if g == 0:
+                refer(hard, first + r)
+        elif operation == SOFTMAX:
+            exponentials_again(z_at, scratch, length, N, fmt)
+            write_scaled(scratch, row_offset(out, first + r) + offset, length, 1.0 / totals[r, SUM], streams, fmt)
+        else:
+            l = lane(log1p(totals[r, REST] / term_at(f64s(m - N * LN_2))), 0)
+            if operation != LOGSUMEXP:
+                of = (z_at, f32s(m), f32s(l), fmt)
+                write_row(logs, of, row_offset(out, first + r) + offset, length, streams, fmt)
+            elif g == 0:
+                write_f32(out[0] + 4 * (first + r), m + l)

@@ -97,11 +97,17 @@ class Together(NamedTuple):
 
 
 def share_segments(
-    z: Array, indices: int, steps: Callable[[Together], Sequence[Callable[[int, int], None]]], results: int = 1
+    z: Array,
+    indices: int,
+    steps: Callable[[Together], Sequence[Callable[[int, int], None]]],
+    results: int = 1,
+    *,
+    apart: bool = False,
 ) -> Array | None:
     """Call each of the steps as ``step(counter, scratch)``, one after the other, for some huge rows after the others.
 
-    ``indices`` is the address of the targets, 0 without.  Returns what `share_rows` does.
+    ``indices`` is the address of the targets, 0 without; ``apart``: the sum without the largest term is wanted too.
+    Returns what `share_rows` does.
     """
     outer, classes, inner = z.shape
     rows, segments = outer * inner, -(-classes // SEGMENT)
@@ -113,10 +119,10 @@ def share_segments(
         parts, totals = np.empty((count, segments, KNOWN)), np.empty((count, KNOWN))
 
         def run_sums(counter: int, scratch: int, first: int = first, parts: Array = parts) -> None:
-            sum_segments(counter, first, scratch, classes, of_z, indices, parts, fmt)
+            sum_segments(counter, first, scratch, classes, of_z, indices, apart, parts, fmt)
 
         _share_step(run_sums, count * classes, count * segments)
-        total_rows(first, classes, of_z, indices, parts, totals, fmt)
+        total_rows(first, classes, of_z, indices, apart, parts, totals, fmt)
         for step in steps(Together(first, totals, segments, hard.ctypes.data)):
             _share_step(step, results * count * classes, count * segments)
     return _listed(hard)

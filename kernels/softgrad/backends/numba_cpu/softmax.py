@@ -92,13 +92,12 @@ def _by_rows(operation: int, z: Array, of_out: Described, *, past_caches: bool) 
 
         def write(counter: int, scratch: int) -> None:
             softmax_segments(
-                counter, first, scratch, hard, classes, of_z, of_out, past_caches, segments, totals, fmt
+                counter, first, scratch, hard, classes, operation, of_z, of_out, past_caches, segments, totals, fmt
             )  # fmt: skip
 
         return [write]
 
-    in_segments = operation == SOFTMAX and has_huge_rows(z)
-    hard = share_segments(z, 0, steps) if in_segments else share_rows(z, run)
+    hard = share_segments(z, 0, steps, apart=operation != SOFTMAX) if has_huge_rows(z) else share_rows(z, run)
     if hard is not None:
         _by_tiles(operation, z, of_out, hard)
 
