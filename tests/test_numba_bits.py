@@ -234,3 +234,40 @@ with softgrad.use_backend("numba"):
     softgrad.softmax(z, out=z)
 assert not numba.np.ufunc.parallel._is_initialized
 """)
+
+
+def test_calls_beside_a_parallel_region_of_the_users():
+    """Under `workqueue`, where two parallel regions at once would abort the process."""
+    run_apart("""
+import threading, numba, numpy as np, softgrad
+numba.config.THREADING_LAYER = "workqueue"
+
+@numba.njit(parallel=True, nogil=True)
+def theirs(x):
+    total = 0.0
+    for _ in range(50):
+        for i in numba.prange(x.size):
+            total += x[i]
+    return total
+
+x = np.ones(100_000)
+assert theirs(x) == 50 * x.size and numba.threading_layer() == "workqueue"
+z = np.random.default_rng(0).normal(size=(4000, 300)).astype(np.float32)
+with softgrad.use_backend("numba"):
+    expected = softgrad.softmax(z)
+wrong = []
+
+def ours():
+    with softgrad.use_backend("numba"):
+        for _ in range(30):
+            wrong.append((softgrad.softmax(z) != expected).any())
+
+beside = [threading.Thread(target=ours) for _ in range(2)]
+for thread in beside:
+    thread.start()
+while any(thread.is_alive() for thread in beside):
+    theirs(x)
+for thread in beside:
+    thread.join()
+assert len(wrong) == 60 and not any(wrong)
+""")
