@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softgrad.backends.cuda import kernels
-from softgrad.backends.cuda.loss_launch import INTEGER_FORMATS, ignored_bits
+from softgrad.backends.cuda import kernels, plans
+from softgrad.backends.cuda.loss_plans import INTEGER_FORMATS, ignored_bits
+from softgrad.backends.cuda.plans import OPEN, Arguments, Launch
 from softgrad.backends.cuda.segments import Walks
 from softgrad.protocol import Array
 
 if TYPE_CHECKING:
     from softgrad.backends.cuda.primitives import Primitives
 
-CHECK_ARGS = struct.Struct("=3q4q3qqdq")
+CHECK_ARGS = "qqq" + "qqqq" + "qqq" + "q" + "d" + "q"
 _NONE = -1  # unsigned on the device: beyond every position
 
 
@@ -37,10 +37,12 @@ def first_bad_target(primitives: Primitives, targets: Array, classes: int, ignor
 def first_bad_row(primitives: Primitives, probs: Array, tolerance: float, *, log: bool) -> int | None:
     """Flat position of the first row with a negative entry, or that does not sum to 1 within `tolerance`."""
     outer, classes, inner = probs.shape
-    kernel = kernels.check_rows(probs.dtype.name, primitives.walking(probs))
+    layout = probs.dtype, probs.shape, probs.strides
+    kernel = kernels.check_rows(probs.dtype.name, plans.walking(layout, primitives.cutting.beyond))
+    launch = Launch(kernel, plans.grid(kernel, layout), Walks(2))
 
     def run(arguments: bytes) -> None:
-        primitives.launch(kernel, probs, [arguments], Walks(2))
+        primitives.launch(launch, probs, [arguments])
 
     return _first(primitives, run, probs, (outer * inner, inner, classes), (0, 0, 0), tolerance, log=log)
 
@@ -57,10 +59,10 @@ def _first(
 ) -> int | None:
     runtime = primitives.runtime
     first = runtime.empty((), np.int64, values)
+    fields = (*shape, *plans.read((values.dtype, values.shape, values.strides)), *integers, OPEN, tolerance, log)
     # Where arrays have operations of their own, these belong on the call's stream too.
     with getattr(runtime, "on_stream", nullcontext)():
         first[...] = _NONE
-        arguments = CHECK_ARGS.pack(*shape, *primitives.view(values), *integers, runtime.pointer(first), tolerance, log)
-        run(arguments)
+        run(Arguments(CHECK_ARGS, fields).filled(runtime.pointer(values), runtime.pointer(first)))
         position = int(first)
     return None if position == _NONE else position

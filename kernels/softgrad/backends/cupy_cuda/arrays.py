@@ -42,12 +42,11 @@ def adopt(name: str, array: Any, like: Any = None) -> cupy.ndarray:
         adopted, stream = _foreign(name, array, library, like)
     if like is None:
         call.library, call.stream = library, stream
-    elif library != call.library or adopted.device.id != like.device.id:
+    elif library != call.library or adopted.data.device_id != like.data.device_id:
         if library != call.library:
             raise TypeError(unserved(name, array, like))
-        raise ValueError(
-            f"`{name}` is on device {adopted.device.id}; expected device {like.device.id}, where the main input is"
-        )
+        here, there = adopted.data.device_id, like.data.device_id
+        raise ValueError(f"`{name}` is on device {here}; expected device {there}, where the main input is")
     return adopted
 
 
@@ -101,8 +100,8 @@ def empty(shape: tuple[int, ...], dtype: Any, like: cupy.ndarray) -> cupy.ndarra
     if call.library == "torch":
         torch = sys.modules["torch"]
         dtype = getattr(torch, np.dtype(dtype).name)
-        return cupy.from_dlpack(Unsynchronised(torch.empty(shape, dtype=dtype, device=f"cuda:{like.device.id}")))
-    if like.device.id == cupy.cuda.runtime.getDevice():
+        return cupy.from_dlpack(Unsynchronised(torch.empty(shape, dtype=dtype, device=f"cuda:{like.data.device_id}")))
+    if like.data.device_id == cupy.cuda.runtime.getDevice():
         return cupy.empty(shape, dtype)
     with like.device:
         return cupy.empty(shape, dtype)

@@ -8,7 +8,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.parcel import Parcel
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.cupy_cuda import arrays
 
@@ -27,13 +29,26 @@ class _Stream:
         return (0, self.ptr)
 
 
+class _Function:
+    """A kernel on the current device, which it is compiled for."""
+
+    __slots__ = ("compiled", "kernel", "pointer", "shared_bytes", "threads")
+
+    def __init__(self, compiled: cupy.RawKernel, kernel: Kernel) -> None:
+        self.compiled, self.kernel = compiled, kernel  # kept alive
+        self.pointer = compiled.kernel.ptr
+        self.threads, self.shared_bytes = kernel.regime.threads, kernel.regime.shared_bytes
+
+
 class CupyRuntime:
     """What the primitives need of CuPy; see `softgrad.backends.cuda.primitives.Runtime`."""
 
     def __init__(self) -> None:
         # By the kernel's identity, which is quicker to look up than its value: kernels are made once and kept.
-        self._functions: dict[tuple[int, int], tuple[Kernel, Any]] = {}
-        self._scratch: dict[tuple[int, int], cupy.ndarray] = {}
+        self._functions: dict[tuple[int, int], _Function] = {}
+        self._parcel = Parcel()
+        self._scratch = StreamBuffers(SCRATCH_BYTES, self._zeros)
+        self._kept: list[cupy.ndarray] = []
         self._clusters: dict[int, bool] = {}
 
     def pointer(self, array: cupy.ndarray) -> int:
@@ -51,7 +66,7 @@ class CupyRuntime:
 
     def has_clusters(self, like: cupy.ndarray) -> bool:
         """Whether blocks of the device of `like` can form clusters."""
-        device = like.device.id
+        device = like.data.device_id
         known = self._clusters.get(device)
         if known is None:
             # sm_120 has clusters, but its kernels want more registers than a multiprocessor can give to the largest.
@@ -60,29 +75,36 @@ class CupyRuntime:
 
     def scratch(self, like: cupy.ndarray) -> int:
         """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
-        # Kept for ever: a captured graph may write to it at any time.
-        key = like.device.id, _stream_pointer()
-        memory = self._scratch.get(key)
-        if memory is None:
-            with like.device, _current():
-                memory = self._scratch[key] = cupy.zeros(SCRATCH_BYTES, np.uint8)
+        device, stream = like.data.device_id, arrays.call.stream
+        return self._scratch.of(device, cupy.cuda.get_current_stream(device).ptr if stream is None else stream)
+
+    def _zeros(self, size: int, device: int) -> int:
+        with cupy.cuda.Device(device):
+            memory = cupy.zeros(size, np.uint8)
+            cupy.cuda.get_current_stream().synchronize()  # for the other streams
+        self._kept.append(memory)
         return int(memory.data.ptr)
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: cupy.ndarray) -> None:
         """Run a kernel, compiled on its first use on a device."""
-        device = like.device.id
-        if device != cupy.cuda.runtime.getDevice():
-            with like.device:
+        device = like.data.device_id
+        if not _is_current(device):
+            with cupy.cuda.Device(device):
+                cupy.cuda.runtime.memGetInfo()  # makes the device's context this thread's, where it has none yet
                 return self.launch(kernel, grid, arguments, like)
-        known = self._functions.get((id(kernel), device))
-        if known is None:
+        function = self._functions.get((id(kernel), device))
+        if function is None:
             module = cupy.RawModule(code=kernel.text(), options=OPTIONS)
-            known = self._functions[id(kernel), device] = kernel, module.get_function(kernel.name)
-        function = known[1]
-        # CuPy passes a NumPy array of one element by value, whatever its size.
-        by_value = np.frombuffer(arguments, np.dtype((np.void, len(arguments))))
-        stream = None if arrays.call.stream is None else _Stream(arrays.call.stream)
-        function((grid,), (kernel.regime.threads,), (by_value,), shared_mem=kernel.regime.shared_bytes, stream=stream)
+            function = self._functions[id(kernel), device] = _Function(module.get_function(kernel.name), kernel)
+        stream = arrays.call.stream
+        if stream is None:
+            stream = cupy.cuda.get_current_stream().ptr
+        parcel = self._parcel
+        parcel.pack(arguments)
+        # The driver itself: `RawKernel.__call__` would look at every argument, and at the stream, again.
+        cupy.cuda.driver.launchKernel(
+            function.pointer, grid, 1, 1, function.threads, 1, 1, function.shared_bytes, stream, parcel.parameters, 0
+        )
         return None
 
     def on_stream(self) -> AbstractContextManager[Any]:
@@ -90,9 +112,12 @@ class CupyRuntime:
         return _current()
 
 
-def _stream_pointer() -> int:
-    pointer = arrays.call.stream
-    return int(cupy.cuda.get_current_stream().ptr) if pointer is None else pointer
+def _is_current(device: int) -> bool:
+    """Whether this thread's context is the device's; it may have none yet."""
+    try:
+        return bool(cupy.cuda.driver.ctxGetDevice() == device)
+    except cupy.cuda.driver.CUDADriverError:
+        return False
 
 
 def _current() -> AbstractContextManager[Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from softgrad.backends.cuda.plans import KEPT
+
 if TYPE_CHECKING:
+    from softgrad.backends.numba_cuda.libraries import Library
     from softgrad.backends.numba_cuda.runtime import Runtime
 
 
@@ -25,7 +29,9 @@ class DeviceArray:
     Strides are in bytes.  What needs the device (copies, values) is done by the runtime.
     """
 
-    __slots__ = ("device", "dtype", "owner", "pointer", "runtime", "shape", "stream", "strides", "writeable")
+    __slots__ = (
+        "device", "dtype", "library", "owner", "pointer", "runtime", "shape", "stream", "strides", "writeable"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -33,15 +39,16 @@ class DeviceArray:
         shape: tuple[int, ...],
         strides: tuple[int, ...],
         dtype: np.dtype[Any],
-        *,
-        owner: Any,
         device: int,
+        writeable: bool,
+        owner: Any,
+        library: Library,
         stream: int,
         runtime: Runtime,
-        writeable: bool = True,
     ) -> None:
         self.pointer, self.shape, self.strides, self.dtype = pointer, shape, strides, dtype
-        self.owner, self.device, self.stream, self.runtime, self.writeable = owner, device, stream, runtime, writeable
+        self.device, self.writeable, self.owner, self.library = device, writeable, owner, library
+        self.stream, self.runtime = stream, runtime
 
     @property
     def ndim(self) -> int:
@@ -61,37 +68,26 @@ class DeviceArray:
     @property
     def flags(self) -> Flags:
         """Whether it is contiguous, and may be written to."""
-        return Flags(self.is_contiguous(), self.writeable)
+        return _flags(self.shape, self.strides, self.dtype.itemsize, self.writeable)
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie one after the other in C order."""
-        return self.size == 0 or all(
-            n == 1 or stride == expected
-            for n, stride, expected in zip(
-                self.shape, self.strides, contiguous_strides(self.shape, self.itemsize), strict=True
-            )
-        )
+        return self.flags.c_contiguous
 
     def view_of(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any = None) -> DeviceArray:
         """Another view of the same memory."""
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
         return DeviceArray(
-            pointer,
-            shape,
-            strides,
-            self.dtype if dtype is None else np.dtype(dtype),
-            owner=self.owner,
-            device=self.device,
-            stream=self.stream,
-            runtime=self.runtime,
-            writeable=self.writeable,
-        )
+            pointer, shape, strides, dtype, self.device, self.writeable, self.owner, self.library, self.stream,
+            self.runtime,
+        )  # fmt: skip
 
     def reshape(self, *shape: Any) -> DeviceArray:
         """A view where the strides allow one, else a copy."""
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if wanted == self.shape:
             return self
-        strides = _reshaped_strides(self.shape, self.strides, wanted, self.itemsize)
+        strides = _reshaped_strides(self.shape, self.strides, wanted, self.dtype.itemsize)
         if strides is not None:
             return self.view_of(self.pointer, wanted, strides)
         return self.runtime.convert(self, self.dtype).reshape(wanted)
@@ -147,6 +143,15 @@ class DeviceArray:
         return float(self.runtime.read(self))
 
 
+@lru_cache(KEPT)
+def _flags(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, writeable: bool) -> Flags:
+    contiguous = 0 in shape or all(
+        n == 1 or stride == expected
+        for n, stride, expected in zip(shape, strides, contiguous_strides(shape, itemsize), strict=True)
+    )
+    return Flags(contiguous, writeable)
+
+
 def contiguous_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Of an array in C order."""
     strides, stride = [], itemsize
@@ -175,8 +180,9 @@ def merged(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int], li
     return lengths, steps
 
 
+@lru_cache(KEPT)
 def _reshaped_strides(
-    shape: Sequence[int], strides: Sequence[int], wanted: Sequence[int], itemsize: int
+    shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...], itemsize: int
 ) -> tuple[int, ...] | None:
     """Strides of the same memory in another shape; None where there are none."""
     if prod(wanted) == 0:

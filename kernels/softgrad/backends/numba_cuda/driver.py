@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from softgrad.backends.cuda.parcel import Parcel
 from softgrad.backends.numba_cuda.binaries import Binary
 
 cu: Any = import_module("cuda.bindings.driver")  # which has no annotations
+_SUCCESS = cu.CUresult.CUDA_SUCCESS
 
 
 def _obstacle() -> str | None:
     """Why there is no device; None if there is one."""
     try:
         (error,) = cu.cuInit(0)
-        count = cu.cuDeviceGetCount()[1] if error == cu.CUresult.CUDA_SUCCESS else 0
+        count = cu.cuDeviceGetCount()[1] if error == _SUCCESS else 0
     except RuntimeError as absent:  # no driver at all
         return str(absent).splitlines()[0]
     return None if count else "the driver finds none"
@@ -30,9 +32,6 @@ def _obstacle() -> str | None:
 _reason = _obstacle()
 if _reason:
     raise ImportError(f"numba-cuda is installed, but there is no CUDA device: {_reason}")
-
-# CU_LAUNCH_PARAM_END, _BUFFER_POINTER, _BUFFER_SIZE
-_END, _BUFFER, _SIZE = 0, 1, 2
 
 
 class Function:
@@ -49,6 +48,7 @@ class Driver:
     def __init__(self) -> None:
         self._contexts: dict[int, Any] = {}
         self._modules: list[Any] = []
+        self._parcel = Parcel()
 
     def capability(self, device: int) -> tuple[int, int]:
         """Compute capability."""
@@ -71,15 +71,14 @@ class Driver:
         self, function: Function, grid: int, shared_bytes: int, stream: int, arguments: bytes, device: int
     ) -> None:
         """Run a kernel on a stream."""
-        size = ctypes.c_size_t(len(arguments))
-        buffer = ctypes.cast(ctypes.c_char_p(arguments), ctypes.c_void_p).value
-        extra = (ctypes.c_void_p * 5)(_BUFFER, buffer, _SIZE, ctypes.addressof(size), _END)
         if shared_bytes > function.shared_bytes:
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             with self._on(device):
                 _checked(cu.cuFuncSetAttribute(function.handle, attribute, shared_bytes))
             function.shared_bytes = shared_bytes
-        launch = (function.handle, grid, 1, 1, function.threads, 1, 1, shared_bytes, stream, 0, ctypes.addressof(extra))
+        parcel = self._parcel
+        parcel.pack(arguments)
+        launch = (function.handle, grid, 1, 1, function.threads, 1, 1, shared_bytes, stream, 0, parcel.extra)
         if self._is_current(device):
             _checked(cu.cuLaunchKernel(*launch))
         else:
@@ -91,6 +90,7 @@ class Driver:
         with self._on(device):
             pointer = _checked(cu.cuMemAlloc(size))
             _checked(cu.cuMemsetD8(pointer, 0, size))
+            _checked(cu.cuStreamSynchronize(0))  # for the other streams
             return int(pointer)
 
     def read(self, pointer: int, size: int, stream: int, device: int) -> bytes:
@@ -115,7 +115,7 @@ class Driver:
 
     def _is_current(self, device: int) -> bool:
         error, current = cu.cuCtxGetDevice()
-        return error == cu.CUresult.CUDA_SUCCESS and int(current) == device
+        return error == _SUCCESS and int(current) == device
 
     @contextmanager
     def _on(self, device: int) -> Iterator[None]:
@@ -135,8 +135,8 @@ class Driver:
 
 def _checked(result: tuple[Any, ...]) -> Any:
     """What a call of the driver returned, without the error code; RuntimeError if there is one."""
-    error, *values = result
-    if error != cu.CUresult.CUDA_SUCCESS:
+    error = result[0]
+    if error != _SUCCESS:
         name = cu.cuGetErrorName(error)[1]
         raise RuntimeError(f"the CUDA driver reports {name.decode() if name else error}")
-    return values[0] if values else None
+    return result[1] if len(result) > 1 else None

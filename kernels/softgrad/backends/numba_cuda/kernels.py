@@ -8,7 +8,7 @@ from typing import Any, get_origin
 from numba import types
 from numba.cuda import compiler
 
-from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.kernels import TOTALS, Kernel
 from softgrad.backends.numba_cuda.arguments import (
     CheckArgs,
     CopyArgs,
@@ -41,6 +41,12 @@ FUNCTIONS: dict[str, tuple[Any, type]] = {
     "check_rows": (check_rows, CheckArgs),
     "copy": (copy, CopyArgs),
 }
+
+
+@cache
+def copying(source: str, target: str) -> Kernel:
+    """The kernel that copies numbers of one format to another; or, of both alike, so many bytes each."""
+    return Kernel("", "copy", (source, target), TOTALS, "CopyArgs")
 
 
 # Those that can hold their row between walks.

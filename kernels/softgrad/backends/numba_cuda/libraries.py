@@ -135,6 +135,16 @@ class Torch:
 LIBRARIES: dict[str, Library] = {"numba": Numba(), "cupy": Cupy(), "torch": Torch()}
 
 
+def library_of(array: Any) -> Library | None:
+    """The library that an array is of; None if it is not served."""
+    return _with_module(type(array).__module__)
+
+
+@cache
+def _with_module(name: str) -> Library | None:
+    return LIBRARIES.get(name.partition(".")[0])
+
+
 def _handle(stream: Any) -> int:
     """Of a Numba stream; 0 stands for the default one."""
     handle = getattr(stream, "handle", stream)

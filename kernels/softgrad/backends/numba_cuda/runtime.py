@@ -7,13 +7,15 @@ from typing import Any, Literal
 import numpy as np
 
 from softgrad import host
+from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import binaries, kernels
 from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
 from softgrad.backends.numba_cuda.copies import AXES
 from softgrad.backends.numba_cuda.device_array import DeviceArray, contiguous_strides, merged
-from softgrad.backends.numba_cuda.libraries import LIBRARIES, Library
+from softgrad.backends.numba_cuda.libraries import library_of
+from softgrad.backends.numba_cuda.rows import Place
 from softgrad.registry import unserved
 
 
@@ -22,55 +24,44 @@ class Runtime:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
-        self._functions: dict[tuple[Any, ...], Any] = {}
+        self._functions: dict[tuple[int, int, int], tuple[Any, int, Kernel]] = {}  # and the kernel, kept alive
+        self._modules: dict[tuple[Kernel, Place, int], Any] = {}
         self._capabilities: dict[int, tuple[int, int]] = {}
         self._limits: dict[int, int] = {}
-        self._scratch: dict[tuple[int, int], int] = {}
+        self._scratch = StreamBuffers(SCRATCH_BYTES, driver.zeros)
 
     # --- the caller's arrays ------------------------------------------------------------------------------------------
 
     def adopt(self, name: str, array: Any, like: DeviceArray | None = None) -> DeviceArray:
         """`array`, the argument `name`, over the same memory, on the device and stream of `like`."""
-        library = _library_of(array)
-        known: Library | None = LIBRARIES.get(library)
-        memory = None if known is None else known.memory(array)
-        if known is None or memory is None or (like is not None and library != _library_of(like.owner)):
+        library = library_of(array)
+        memory = None if library is None else library.memory(array)
+        if library is None or memory is None or (like is not None and library is not like.library):
             raise TypeError(unserved(name, array, None if like is None else like.owner))
         if like is not None and memory.device != like.device:
             raise ValueError(
                 f"`{name}` is on device {memory.device}; expected device {like.device}, where the main input is"
             )
-        stream = known.stream(array) if like is None else like.stream
-        return DeviceArray(
-            memory.pointer,
-            memory.shape,
-            memory.strides,
-            memory.dtype,
-            owner=array,
-            device=memory.device,
-            stream=stream,
-            runtime=self,
-            writeable=memory.writeable,
-        )
+        stream = library.stream(array) if like is None else like.stream
+        return DeviceArray(*memory, array, library, stream, self)
 
     def release(self, array: DeviceArray, like: Any) -> Any:
         """A result as an array of its library: the one that was made for it, or a part of that."""
-        known = LIBRARIES[_library_of(array.owner)]
-        memory = known.memory(array.owner)
+        library, made = array.library, array.owner
+        memory = library.memory(made)
         whole = memory is not None and memory[:4] == (array.pointer, array.shape, array.strides, array.dtype)
-        return array.owner if whole else known.part(array)
+        return made if whole else library.part(array)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray) -> DeviceArray:
         """A new C-contiguous array of the library and on the device of `like`."""
-        known = LIBRARIES[_library_of(like.owner)]
-        dtype = np.dtype(dtype)
-        made = known.empty(shape, dtype, like.device, like.stream)
-        memory = known.memory(made)
+        library, dtype = like.library, np.dtype(dtype)
+        made = library.empty(shape, dtype, like.device, like.stream)
+        memory = library.memory(made)
         assert memory is not None
         strides = contiguous_strides(shape, dtype.itemsize)
         return DeviceArray(
-            memory.pointer, shape, strides, dtype, owner=made, device=like.device, stream=like.stream, runtime=self
-        )
+            memory.pointer, shape, strides, dtype, like.device, True, made, library, like.stream, self
+        )  # fmt: skip
 
     def unit_tangents(self, shape: tuple[int, int, int], like: DeviceArray) -> DeviceArray:
         """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
@@ -113,7 +104,7 @@ class Runtime:
         names = [C_TYPES.get(array.dtype.name, array.dtype.name) for array in (source, target)]
         if source.dtype == target.dtype:
             names = [str(source.itemsize)] * 2
-        kernel = Kernel("", "copy", tuple(names), TOTALS, "CopyArgs")
+        kernel = kernels.copying(*names)
         arguments = layout(CopyArgs).pack(target.size, source.pointer, target.pointer, *shape, *from_, *to)
         self.launch(kernel, -(-target.size // TOTALS.threads), arguments, target)
 
@@ -146,34 +137,29 @@ class Runtime:
 
     def scratch(self, like: DeviceArray) -> int:
         """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
-        # Kept for ever: a captured graph may write to it at any time.
-        key = like.device, like.stream
-        address = self._scratch.get(key)
-        if address is None:
-            address = self._scratch[key] = self.driver.zeros(SCRATCH_BYTES, like.device)
-        return address
+        return self._scratch.of(like.device, like.stream)
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: DeviceArray) -> None:
         """Run a kernel, compiled on its first use on a device."""
         device = like.device
         classes = kernels.classes(kernel, arguments)
-        key = kernel, classes, device
-        found = self._functions.get(key)
+        # By the kernel's identity, which is quicker to look up than its value: kernels are made once and kept.
+        found = self._functions.get((id(kernel), classes, device))
         if found is None:
-            found = self._functions[key] = self._loaded(kernel, classes, device)
-        function, shared_bytes = found
+            found = self._functions[id(kernel), classes, device] = self._loaded(kernel, classes, device)
+        function, shared_bytes, _ = found
         self.driver.launch(function, grid, shared_bytes, like.stream, arguments, device)
 
-    def _loaded(self, kernel: Kernel, classes: int, device: int) -> tuple[Any, int]:
+    def _loaded(self, kernel: Kernel, classes: int, device: int) -> tuple[Any, int, Kernel]:
         if device not in self._capabilities:
             self._capabilities[device] = self.driver.capability(device)
             self._limits[device] = self.driver.shared_limit(device)
         place, shared_bytes = kernels.place(kernel, classes, self._limits[device])
         key = kernel, place, device
-        if key not in self._functions:
+        if key not in self._modules:
             binary = binaries.binary(kernel, place, self._capabilities[device])
-            self._functions[key] = self.driver.load(binary, kernel.regime.threads, device)
-        return self._functions[key], shared_bytes
+            self._modules[key] = self.driver.load(binary, kernel.regime.threads, device)
+        return self._modules[key], shared_bytes, kernel
 
 
 class _Shadow:
@@ -187,7 +173,3 @@ class _Shadow:
             "strides": array.strides,
             "version": 3,
         }
-
-
-def _library_of(array: Any) -> str:
-    return type(array).__module__.partition(".")[0]

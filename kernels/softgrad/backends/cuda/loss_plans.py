@@ -1,0 +1,124 @@
+"""What calls of the cross-entropy family with the same layouts and options have in common: see `plans`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softgrad.backends.cuda import kernels, plans
+from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.plans import ABSENT, KEPT, OPEN, Arguments, Fields, Launch, Layout
+from softgrad.backends.cuda.segments import Walks
+from softgrad.protocol import loss_dtype
+
+INTEGER_FORMATS = {"int8": 0, "int16": 1, "int32": 2, "int64": 3, "uint8": 4, "uint16": 5, "uint32": 6, "uint64": 7}
+LOSS_ARGS = "qqq" + 6 * "qqqq" + "qqq" + "q" + "dddd" + "qq" + "qqq" + 2 * "qqqq"
+TOTAL_ARGS = "qqqqq" + "qq" + "dd"  # what follows LOSS_ARGS in the sums over rows
+
+DERIVATIVE_WALKS = plans.PRODUCT_WALKS
+
+# What is computed: losses and their gradient, directional derivatives of the loss, Hessian products.
+VALUE, SLOPE, CURVATURE = "value", "slope", "curvature"
+
+
+class LossPlan(NamedTuple):
+    """The launches of a call: of the divisor if the device finds it out, of the rows, of the sums if there are any."""
+
+    is_taken: bool  # whether kernels take the arrays as they are
+    computing: np.dtype[Any]  # the dtype of weights and of grad_output
+    launch: Launch
+    arguments: Arguments  # open: z, targets, weight, scale_rows, loss, grad, divisor, scale, v, out
+    divided_by: float  # as far as that is known; 1 where the device finds it out, or there is no mean
+    divides: bool  # whether the device finds out what the mean divides by
+    reduces: bool
+    divisor: Kernel
+    total: Kernel
+    chunks: int
+    sums: Arguments  # of those over rows, after `arguments`; open: values, result, scratch, counter, divisor
+
+
+@lru_cache(KEPT)
+def plan(
+    what: str,
+    z: Layout,
+    targets: Layout,
+    weight: Layout | None,
+    scale: Layout | None,
+    grad: Layout | None,
+    v: Layout | None,
+    out: Layout | None,
+    options: tuple[int | None, float, float, float | None, str],
+    per_row: bool,
+    clusters: bool,
+    beyond: int,
+) -> LossPlan:
+    """`scale` is grad_output where that is an array; `options` are those of `Loss`, from ignore_index to reduction.
+
+    `per_row`: whether losses are written; rows of more classes than `beyond` are cut.
+    """
+    ignore_index, smoothing, z_loss, softcap, reduction = options
+    rows, inner, classes = plans.shape(z)
+    dense, mean, reduces = len(targets[1]) == 3, reduction == "mean", reduction != "none"
+    real = "double" if what != VALUE or z[0].itemsize == 8 or softcap is not None else "float"
+    computing = np.dtype(np.float64 if real == "double" else np.float32)
+
+    inputs = [array for array in (z, targets, weight, scale, v) if array is not None]
+    is_taken = all(plans.is_whole(dtype.itemsize, strides) for dtype, _, strides in inputs)
+    is_taken &= all(array is None or array[0] == computing for array in (weight, scale))
+    # The dtype of probabilities: where there are none, the kernel for those of the logits' dtype will do.
+    target, tangent = targets if dense else z, z if v is None else v
+    is_taken &= plans.is_built_for(target[0]) and plans.is_built_for(tangent[0])
+    if not is_taken:
+        target = tangent = z
+
+    names = z[0].name, target[0].name
+    if what != VALUE:
+        kernel = kernels.derivatives(what == CURVATURE, *names, tangent[0].name, plans.walking(z, beyond))
+        walks = DERIVATIVE_WALKS
+    elif dense or smoothing or z_loss or softcap is not None:
+        kernel = kernels.cross_entropy_options(*names, real, plans.walking(z, beyond))
+        walks = Walks(4 if per_row else 3)  # the loss has a sum of its own
+    else:
+        kernel, walks = kernels.cross_entropy(names[0], plans.keeping(z, clusters, beyond)), Walks(3)
+
+    numbers: Fields = (OPEN, inner, 0, 1)  # of rows, in new memory, one after the other
+    steps: tuple[int, int, int] = (0, 0, 0)
+    out_fields = ABSENT
+    if v is not None:
+        out_fields = numbers if out is None else plans.written(out, 1)
+        steps = plans.together(v, kernel.regime), plans.step(v), rows if out is None else plans.step(out)
+    fields = (
+        rows, inner, classes, *plans.read(z), *plans.read(targets), *plans.read(weight), *plans.read(scale),
+        *(numbers if what == VALUE else ABSENT), *plans.written(grad), INTEGER_FORMATS.get(targets[0].name, 0),
+        *((False, 0) if dense else ignored_bits(targets[0], ignore_index)), OPEN, OPEN, smoothing, z_loss,
+        softcap or 0.0, dense, reduces, *steps, *plans.read(v, 1), *out_fields,
+    )  # fmt: skip
+    # Every row counts where targets are probabilities: the divisor is known here.
+    by = float(rows) if dense and mean else 1.0
+    chunks, length = kernels.chunks_of(rows)
+    when_nothing_counts = 0.0 if what == SLOPE else np.nan
+    return LossPlan(
+        is_taken, computing, Launch(kernel, plans.grid(kernel, z), walks), Arguments(LOSS_ARGS, fields), by,
+        mean and not dense, reduces, kernels.divisor(real), kernels.total(kernels.computing(names[0])), chunks,
+        Arguments(TOTAL_ARGS, (OPEN, OPEN, OPEN, OPEN, OPEN, length, chunks, by, when_nothing_counts)),
+    )  # fmt: skip
+
+
+@lru_cache(KEPT)
+def memory_of_sums(rows: int, count: int, z_dtype: Any) -> tuple[int, Any, int]:
+    """(elements, dtype, offset in bytes) of one allocation: `count` results, then a double for each of their rows.
+
+    Together, so that no scratch returns to a pool while a captured graph may write to it.
+    """
+    dtype = loss_dtype(z_dtype)
+    offset = -(-count * dtype.itemsize // 8) * 8
+    return (offset + 8 * count * rows) // dtype.itemsize, dtype, offset
+
+
+def ignored_bits(dtype: np.dtype[Any], index: int | None) -> tuple[bool, int]:
+    """Whether any target of a dtype can be `ignore_index`, and its bits as the kernels read targets: sign-extended."""
+    if index is None or not np.iinfo(dtype).min <= index <= np.iinfo(dtype).max:
+        return False, 0
+    return True, index - 2**64 if index >= 2**63 else index

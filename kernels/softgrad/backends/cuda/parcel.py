@@ -1,0 +1,32 @@
+"""Where the arguments of a launch lie when the driver reads them."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+LONGEST = 1024  # bytes of a kernel's arguments
+
+
+class Parcel(threading.local):
+    """A thread's memory for the arguments of its present launch, and what `cuLaunchKernel` must know of it.
+
+    A kernel takes one struct by value.  `parameters` is the address of an array of pointers, one for each parameter;
+    `extra` that of a list that hands over all of them as one block of bytes, however the compiler has cut them.  The
+    driver has read both when it returns; another thread may be launching meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(LONGEST)
+        block = (ctypes.c_char * LONGEST).from_buffer(self._bytes)
+        self._size = ctypes.c_size_t()
+        self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(block))
+        # CU_LAUNCH_PARAM_BUFFER_POINTER, _BUFFER_SIZE, _END
+        self._extra = (ctypes.c_void_p * 5)(1, ctypes.addressof(block), 2, ctypes.addressof(self._size), 0)
+        self.parameters, self.extra = ctypes.addressof(self._parameters), ctypes.addressof(self._extra)
+
+    def pack(self, arguments: bytes) -> None:
+        """Put arguments in."""
+        size = len(arguments)
+        self._bytes[:size] = arguments
+        self._size.value = size
