@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,39 +11,25 @@ import numpy as np
 import pytest
 
 import softgrad
-from softgrad import dispatch
 from tests import calls, truth
 from tests.cases import DTYPES
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: pip install 'softgrad[numba-cuda]'")
-from softgrad.backends.cuda.primitives import Primitives
-from softgrad.backends.numba_cuda import binaries, libraries
-from softgrad.backends.numba_cuda.runtime import Runtime
 from tests.emulator import emulated
-from tests.fake_cuda import Device, FakeNumbaArray
-
-PRIMITIVES = [name for name in dir(Primitives) if not name.startswith("_")]
+from tests.fake_cuda import Machine
+from tests.fake_cuda.backends import forced
+from tests.fake_cuda.numba_module import DeviceNDArray, to_device
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+def device() -> Iterator[Any]:
     """The backend, forced, over a device that is not there."""
-    device = Device()
-    runtime = Runtime(device.driver)
-    primitives = Primitives(runtime)
-    services = {name: getattr(runtime, name) for name in ("adopt", "empty", "overlap", "release", "unit_tangents")}
-    module = SimpleNamespace(
-        CHECKS_VALUES=False, **services, **{name: getattr(primitives, name) for name in PRIMITIVES}
-    )
-    monkeypatch.setitem(dispatch._loaded, "numba_cuda", module)
-    monkeypatch.setattr(binaries, "binary", lambda kernel, place, capability: (kernel, place))
-    monkeypatch.setitem(libraries.sys.modules, "numba.cuda", device.numba_module())
-    token = dispatch._forced.set("numba_cuda")
-    yield device
-    dispatch._forced.reset(token)
+    machine = Machine()
+    with forced("numba_cuda", machine) as (backend, _):
+        yield SimpleNamespace(machine=machine, driver=backend.driver, numba=partial(to_device, machine))
 
 
-def moved(device: Device, arguments: dict[str, Any]) -> dict[str, Any]:
+def moved(device: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """NumPy arrays of a call put on the device."""
     return {k: device.numba(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
 
@@ -56,20 +43,20 @@ CALLS += [(name, {"reduction": reduction}) for name in calls.LOSSES for reductio
 
 
 @pytest.mark.parametrize(("name", "changes"), CALLS, ids=str)
-def test_every_function_gives_back_device_arrays(name: str, changes: dict[str, Any], device: Device) -> None:
+def test_every_function_gives_back_device_arrays(name: str, changes: dict[str, Any], device: Any) -> None:
     arguments = calls.arguments(name, **changes)
     result = getattr(softgrad, name)(**moved(device, arguments))
     with emulated("numba_cuda"):
         expected = getattr(softgrad, name)(**arguments)
     results, expected = (x if isinstance(x, tuple) else (x,) for x in (result, expected))
     for got, of in zip(results, expected, strict=True):
-        assert type(got) is FakeNumbaArray
+        assert type(got) is DeviceNDArray
         assert got.dtype == of.dtype
         np.testing.assert_array_equal(got.host, of, strict=True)
 
 
 @pytest.mark.parametrize("name", calls.WITH_OUT)
-def test_out_is_written_and_returned(name: str, device: Device) -> None:
+def test_out_is_written_and_returned(name: str, device: Any) -> None:
     arguments = moved(device, calls.arguments(name))
     expected = calls.full_size(name, getattr(softgrad, name)(**arguments)).host.copy()
     out = device.numba(np.full(calls.SHAPE, np.nan))
@@ -83,7 +70,7 @@ def test_out_is_written_and_returned(name: str, device: Device) -> None:
     np.testing.assert_array_equal(arguments["logits"].host, expected)
 
 
-def test_an_out_that_overlaps_is_refused(device: Device) -> None:
+def test_an_out_that_overlaps_is_refused(device: Any) -> None:
     memory = np.zeros(40)
     z, out = device.numba(memory[:30].reshape(3, 10)), device.numba(memory[5:35].reshape(3, 10))
     with pytest.raises(ValueError, match="`out` overlaps `logits`"):
@@ -91,7 +78,7 @@ def test_an_out_that_overlaps_is_refused(device: Device) -> None:
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(d, id=n) for n, d in DTYPES.items()])
-def test_transposed_and_converted_inputs(dtype: np.dtype[Any], device: Device) -> None:
+def test_transposed_and_converted_inputs(dtype: np.dtype[Any], device: Any) -> None:
     rng = np.random.default_rng(0)
     z = rng.standard_normal((4, 3, 5, 6)).astype(dtype).transpose(2, 0, 3, 1)
     v = rng.integers(-9, 9, z.shape).astype(np.int16)
@@ -101,32 +88,32 @@ def test_transposed_and_converted_inputs(dtype: np.dtype[Any], device: Device) -
     assert softgrad.softmax(device.numba(z)).dtype == np.float64
 
 
-def test_everything_runs_on_the_main_input_s_stream(device: Device) -> None:
+def test_everything_runs_on_the_main_input_s_stream(device: Any) -> None:
     stream = SimpleNamespace(handle=SimpleNamespace(value=77))
     z = device.numba(calls.LOGITS.copy(), stream=stream)
     softgrad.cross_entropy_value_and_grad(z, device.numba(calls.TARGETS.copy()), axis=calls.AXIS)
-    assert [kernel for kernel, *_ in device.driver.launches] == ["divisor", "cross_entropy", "total"]
-    assert {stream for _, stream, _ in device.driver.launches} == {77}
-    assert device.driver.copies == 0, "nothing waits for the device"
+    assert [kernel for kernel, *_ in device.machine.launches] == ["divisor", "cross_entropy", "total"]
+    assert {stream for _, stream, _ in device.machine.launches} == {77}
+    assert device.machine.host_copies == 0, "nothing waits for the device"
 
 
-def test_results_are_made_on_the_main_input_s_device(device: Device) -> None:
+def test_results_are_made_on_the_main_input_s_device(device: Any) -> None:
     z = device.numba(calls.LOGITS.copy(), device=1)
     p = softgrad.softmax(z, axis=calls.AXIS)
     assert p.gpu_data.context.device.id == 1
-    assert device.driver.launches == [("softmax", 0, 1)]
+    assert device.machine.launches == [("softmax", 0, 1)]
     with pytest.raises(ValueError, match="`tangent` is on device 0; expected device 1"):
         softgrad.softmax_jvp(device.numba(calls.TANGENT.copy()), logits=z, axis=calls.AXIS)
 
 
-def test_a_kernel_is_loaded_once_and_a_call_is_one_launch(device: Device) -> None:
+def test_a_kernel_is_loaded_once_and_a_call_is_one_launch(device: Any) -> None:
     for rows in (3, 5, 9):
         softgrad.softmax(device.numba(np.zeros((rows, 10), np.float32)))
     assert len(device.driver.loaded) == 1
-    assert len(device.driver.launches) == 3
+    assert len(device.machine.launches) == 3
 
 
-def test_targets_are_checked_when_asked(device: Device) -> None:
+def test_targets_are_checked_when_asked(device: Any) -> None:
     z, t = device.numba(np.zeros((3, 4), np.float32)), device.numba(np.array([0, 4, 1], np.uint8))
     assert np.isnan(softgrad.cross_entropy(z, t, reduction="none").host).tolist() == [False, True, False]
     with pytest.raises(ValueError, match=r"targets\[1\] is 4; expected \[0, 4\)"):
@@ -136,7 +123,7 @@ def test_targets_are_checked_when_asked(device: Device) -> None:
         softgrad.softmax_jvp(p, probs=p, check_probs=True)
 
 
-def test_arrays_of_no_library_are_refused(device: Device) -> None:
+def test_arrays_of_no_library_are_refused(device: Any) -> None:
     z = device.numba(np.zeros((3, 4)))
     with pytest.raises(TypeError, match=r"`targets` is a numpy\.ndarray"):
         softgrad.cross_entropy(z, np.zeros(3, int))
@@ -144,7 +131,7 @@ def test_arrays_of_no_library_are_refused(device: Device) -> None:
         softgrad.softmax(np.zeros(3))
 
 
-def test_nothing_to_do(device: Device) -> None:
+def test_nothing_to_do(device: Any) -> None:
     assert softgrad.softmax(device.numba(np.zeros((0, 4)))).shape == (0, 4)
     assert softgrad.softmax(device.numba(np.zeros((4, 0)))).shape == (4, 0)
     assert softgrad.logsumexp(device.numba(np.zeros((2, 0)))).host.tolist() == [-np.inf] * 2

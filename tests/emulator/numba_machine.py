@@ -309,7 +309,7 @@ def _find(address: Any, size: int, when: Any) -> tuple[Any, np.ndarray, np.ndarr
 
 
 def _note(region: Region, index: np.ndarray, size: int, who: np.ndarray, writes: bool) -> None:
-    if not state.races:
+    if not state.races or (writes and size == 1):  # places are two bytes: neighbours that copy bytes share one
         return
     if region.shadow is None:
         region.shadow = Shadow(len(region.view(2)))

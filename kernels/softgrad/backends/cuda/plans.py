@@ -121,10 +121,15 @@ def read(array: Layout | None, leading: int = 0) -> Fields:
 def written(out: Layout | None, leading: int = 0) -> Fields:
     """The same of an array that is written; ValueError where its elements are not whole elements apart."""
     if out is not None and not is_whole(out[0].itemsize, out[2]):
-        raise ValueError(
-            f"`out` has strides {out[2]}, no multiples of its {out[0].itemsize}-byte elements; a GPU cannot write that"
-        )
+        raise unaligned_out(out[0])
     return read(out, leading)
+
+
+def unaligned_out(dtype: Any) -> ValueError:
+    """What to raise for an `out` that a GPU cannot write to."""
+    return ValueError(
+        f"`out` has elements that do not start at multiples of their {dtype.itemsize} bytes; expected an array whose do"
+    )
 
 
 def step(v: Layout) -> int:

@@ -166,7 +166,7 @@ class Primitives:
     def are_aligned(self, out: Array | None, *inputs: Array | None) -> bool:
         """Whether every input starts where an element may; ValueError if `out` does not."""
         if out is not None and self.runtime.pointer(out) % out.dtype.itemsize:
-            raise ValueError(f"`out` starts at no multiple of its {out.dtype.itemsize} bytes; a GPU cannot write that")
+            raise plans.unaligned_out(out.dtype)
         return not any(array is not None and self.runtime.pointer(array) % array.dtype.itemsize for array in inputs)
 
     def plain(self, array: Array) -> Array:

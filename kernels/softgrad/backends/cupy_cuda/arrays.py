@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import cupy
 import numpy as np
 
 from softgrad import host
+from softgrad.backends.cuda.libraries import is_plain_tensor, library_of, stream_of_numba, stream_of_tensor
+from softgrad.backends.cuda.plans import is_whole, unaligned_out
 from softgrad.registry import unserved
 
 # Targets and probabilities are judged on request only: it would synchronise.
@@ -31,38 +34,72 @@ class _Call(threading.local):
 call = _Call()
 
 
+class _Stream:
+    """A stream by its handle, as CuPy's protocol for foreign streams has it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return (0, self._handle)
+
+
+def on_stream() -> AbstractContextManager[Any]:
+    """CuPy's own operations, too, on the call's stream, while the context lasts."""
+    if call.stream is None:
+        return nullcontext()
+    if hasattr(cupy.cuda.Stream, "from_external"):  # CuPy 14
+        return cupy.cuda.Stream.from_external(_Stream(call.stream))
+    return cupy.cuda.ExternalStream(call.stream)
+
+
 def adopt(name: str, array: Any, like: Any = None) -> cupy.ndarray:
     """`array`, the argument `name`, as cupy.ndarray over the same memory, on the device of `like`."""
     if type(array) is cupy.ndarray:
         adopted, library, stream = array, "cupy", None
     else:
-        library = type(array).__module__.partition(".")[0]
+        library = library_of(array)
         if like is not None and library != call.library:
             raise TypeError(unserved(name, array, like))
         adopted, stream = _foreign(name, array, library, like)
     if like is None:
         call.library, call.stream = library, stream
-    elif library != call.library or adopted.data.device_id != like.data.device_id:
-        if library != call.library:
-            raise TypeError(unserved(name, array, like))
+    elif library != call.library:
+        raise TypeError(unserved(name, array, like))
+    elif adopted.data.device_id != like.data.device_id:
         here, there = adopted.data.device_id, like.data.device_id
         raise ValueError(f"`{name}` is on device {here}; expected device {there}, where the main input is")
-    return adopted
+    # CuPy's own arrays are aligned, unless they are views.
+    if adopted.base is None and library == "cupy":
+        return adopted
+    whole = aligned(adopted)
+    if name == "out" and whole is not adopted:
+        raise unaligned_out(adopted.dtype)
+    return whole
+
+
+def aligned(array: cupy.ndarray) -> cupy.ndarray:
+    """The array, or a copy of its bytes where a GPU could not load its elements: they start anywhere."""
+    if is_whole(array.itemsize, array.strides) and array.data.ptr % array.itemsize == 0:
+        return array
+    with array.device, on_stream():
+        whole = cupy.ndarray((*array.shape, array.itemsize), np.uint8, array.data, (*array.strides, 1)).copy()
+    return whole.view(array.dtype).reshape(array.shape)
 
 
 def _foreign(name: str, array: Any, library: str, like: Any) -> tuple[cupy.ndarray, int | None]:
-    """A CUDA array of another library, and the stream it lives on."""
-    if getattr(array, "requires_grad", False) or (library == "jax" and name == "out"):
-        raise TypeError(
-            unserved(name, array, like)
-        )  # not for the caller to see change behind autograd's, or XLA's, back
+    """A CUDA array of another library, and the stream it lives on (None: CuPy's current one, which now follows it)."""
     try:
         if library == "torch":
-            stream = sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
-            return cupy.from_dlpack(Unsynchronised(array)), int(stream)
-        if hasattr(array, "__dlpack__") and int(array.__dlpack_device__()[0]) in (2, 13):
+            if is_plain_tensor(array):
+                return cupy.from_dlpack(Unsynchronised(array)), stream_of_tensor(array)
+        elif library == "numba":
+            return _numba_memory(array), stream_of_numba(array)
+        elif library == "jax" and name == "out":
+            pass  # XLA takes its arrays for constants
+        elif hasattr(array, "__dlpack__") and int(array.__dlpack_device__()[0]) in (2, 13):
             return cupy.from_dlpack(array), None
-        if hasattr(array, "__cuda_array_interface__"):
+        elif hasattr(array, "__cuda_array_interface__"):
             return cupy.asarray(array), None
     except (BufferError, RuntimeError, AttributeError) as error:
         raise TypeError(f"{unserved(name, array, like)} ({error})") from error
@@ -82,15 +119,41 @@ class Unsynchronised:
         return self._array.__dlpack_device__()
 
 
+class _Described:
+    """Memory as the CUDA array interface describes it: without a stream to wait for, and bfloat16, which has no code
+    there, as its bits.
+    """
+
+    def __init__(self, array: Any) -> None:
+        described = array.__cuda_array_interface__ | {"stream": None}
+        if array.dtype.name == "bfloat16":
+            described |= {"typestr": "<u2", "descr": [("", "<u2")]}
+        self.__cuda_array_interface__ = described
+        self.owner = array
+
+
+def _numba_memory(array: Any) -> cupy.ndarray:
+    bits = cupy.asarray(_Described(array))
+    return bits if bits.dtype == array.dtype else bits.view(array.dtype)
+
+
+def _to_numba(array: cupy.ndarray, like: Any) -> Any:
+    cuda = sys.modules["numba.cuda"]
+    with cuda.gpus[array.data.device_id]:
+        bits = cuda.as_cuda_array(_Described(array), sync=False)
+    result = bits if bits.dtype == array.dtype else bits.view(array.dtype)
+    return result.bind(like.stream)
+
+
 def release(array: cupy.ndarray, like: Any) -> Any:
     """A result as the kind of array that `like`, the caller's main input, is."""
     if type(like) is cupy.ndarray:
         return array
-    library = type(like).__module__.partition(".")[0]
+    library = library_of(like)
     if library == "torch":
         return sys.modules["torch"].from_dlpack(Unsynchronised(array))
     if library == "numba":
-        return sys.modules["numba.cuda"].as_cuda_array(array)
+        return _to_numba(array, like)
     namespace = getattr(like, "__array_namespace__", None)
     return namespace().from_dlpack(array) if namespace else array
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cupy
@@ -17,16 +17,6 @@ from softgrad.backends.cupy_cuda import arrays
 # --fmad=false: multiplications and additions are fused where the source says so, the same in every variant of a kernel.
 # CuPy adds -ftz=true; the kernels stay clear of subnormal numbers.
 OPTIONS = ("-std=c++17", "--fmad=false")
-
-
-class _Stream:
-    """A stream by its handle: all that a launch asks for, and CuPy's protocol for foreign streams."""
-
-    def __init__(self, pointer: int) -> None:
-        self.ptr = pointer
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return (0, self.ptr)
 
 
 class _Function:
@@ -61,7 +51,8 @@ class CupyRuntime:
 
     def convert(self, array: cupy.ndarray, dtype: Any) -> cupy.ndarray:
         """A C-contiguous copy in another dtype."""
-        with array.device, _current():
+        array = arrays.aligned(array)
+        with array.device, arrays.on_stream():
             return array.astype(dtype, order="C")
 
     def has_clusters(self, like: cupy.ndarray) -> bool:
@@ -109,7 +100,7 @@ class CupyRuntime:
 
     def on_stream(self) -> AbstractContextManager[Any]:
         """CuPy's own operations on the call's stream, while the context lasts."""
-        return _current()
+        return arrays.on_stream()
 
 
 def _is_current(device: int) -> bool:
@@ -118,13 +109,3 @@ def _is_current(device: int) -> bool:
         return bool(cupy.cuda.driver.ctxGetDevice() == device)
     except cupy.cuda.driver.CUDADriverError:
         return False
-
-
-def _current() -> AbstractContextManager[Any]:
-    """CuPy's own operations, too, on the call's stream."""
-    pointer = arrays.call.stream
-    if pointer is None:
-        return nullcontext()
-    if hasattr(cupy.cuda.Stream, "from_external"):
-        return cupy.cuda.Stream.from_external(_Stream(pointer))
-    return cupy.cuda.ExternalStream(pointer)

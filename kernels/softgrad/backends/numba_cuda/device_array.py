@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from softgrad.backends.cuda.plans import KEPT
+from softgrad.backends.cuda.plans import KEPT, is_whole
 
 if TYPE_CHECKING:
     from softgrad.backends.numba_cuda.libraries import Library
@@ -73,6 +73,15 @@ class DeviceArray:
     def is_contiguous(self) -> bool:
         """Whether the elements lie one after the other in C order."""
         return self.flags.c_contiguous
+
+    def is_aligned(self) -> bool:
+        """Whether every element starts at a multiple of its size."""
+        size = self.dtype.itemsize
+        return self.pointer % size == 0 and is_whole(size, self.strides)
+
+    def bytes(self) -> DeviceArray:
+        """The bytes of every element, along an axis of their own."""
+        return self.view_of(self.pointer, (*self.shape, self.itemsize), (*self.strides, 1), np.uint8)
 
     def view_of(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any = None) -> DeviceArray:
         """Another view of the same memory."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from softgrad.backends.cuda.libraries import is_plain_tensor, stream_of_numba, stream_of_tensor
 from softgrad.backends.numba_cuda.device_array import DeviceArray
 
 
@@ -56,7 +57,7 @@ class Numba:
 
     def stream(self, array: Any) -> int:
         """The array's own if it is bound to one, else the default stream."""
-        return _handle(array.stream)
+        return stream_of_numba(array)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
         """A new device array."""
@@ -80,11 +81,11 @@ class Cupy:
         cupy = sys.modules["cupy"]
         if type(array) is not cupy.ndarray:
             return None
-        return Memory(array.data.ptr, array.shape, array.strides, array.dtype, array.device.id)
+        return Memory(array.data.ptr, array.shape, array.strides, array.dtype, array.data.device_id)
 
     def stream(self, array: Any) -> int:
-        """CuPy's current one."""
-        return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
+        """CuPy's current one of the array's device."""
+        return int(sys.modules["cupy"].cuda.get_current_stream(array.data.device_id).ptr)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
         """From CuPy's memory pool."""
@@ -103,13 +104,8 @@ class Torch:
     """torch's CUDA tensors."""
 
     def memory(self, array: Any) -> Memory | None:
-        """Of a tensor that autograd does not watch."""
-        torch = sys.modules["torch"]
-        if type(array) not in (torch.Tensor, torch.nn.Parameter) or not array.is_cuda or array.requires_grad:
-            return None
-        if array.layout != torch.strided or array.is_conj() or array.is_neg():
-            return None
-        dtype = _torch_dtypes(False).get(array.dtype)
+        """Of a plain tensor."""
+        dtype = _torch_dtypes(False).get(array.dtype) if is_plain_tensor(array) else None
         if dtype is None:
             return None
         strides = tuple(stride * dtype.itemsize for stride in array.stride())
@@ -117,7 +113,7 @@ class Torch:
 
     def stream(self, array: Any) -> int:
         """torch's current one of the tensor's device."""
-        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
+        return stream_of_tensor(array)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
         """From torch's allocator."""
@@ -133,22 +129,6 @@ class Torch:
 
 
 LIBRARIES: dict[str, Library] = {"numba": Numba(), "cupy": Cupy(), "torch": Torch()}
-
-
-def library_of(array: Any) -> Library | None:
-    """The library that an array is of; None if it is not served."""
-    return _with_module(type(array).__module__)
-
-
-@cache
-def _with_module(name: str) -> Library | None:
-    return LIBRARIES.get(name.partition(".")[0])
-
-
-def _handle(stream: Any) -> int:
-    """Of a Numba stream; 0 stands for the default one."""
-    handle = getattr(stream, "handle", stream)
-    return int(getattr(handle, "value", handle) or 0)
 
 
 @cache

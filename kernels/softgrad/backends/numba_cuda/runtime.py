@@ -9,12 +9,13 @@ import numpy as np
 from softgrad import host
 from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
+from softgrad.backends.cuda.libraries import library_of
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import binaries, kernels
 from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
 from softgrad.backends.numba_cuda.copies import AXES
 from softgrad.backends.numba_cuda.device_array import DeviceArray, contiguous_strides, merged
-from softgrad.backends.numba_cuda.libraries import library_of
+from softgrad.backends.numba_cuda.libraries import LIBRARIES
 from softgrad.backends.numba_cuda.rows import Place
 from softgrad.registry import unserved
 
@@ -34,7 +35,7 @@ class Runtime:
 
     def adopt(self, name: str, array: Any, like: DeviceArray | None = None) -> DeviceArray:
         """`array`, the argument `name`, over the same memory, on the device and stream of `like`."""
-        library = library_of(array)
+        library = LIBRARIES.get(library_of(array))
         memory = None if library is None else library.memory(array)
         if library is None or memory is None or (like is not None and library is not like.library):
             raise TypeError(unserved(name, array, None if like is None else like.owner))
@@ -92,7 +93,15 @@ class Runtime:
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
         """Element by element, rounded once where the dtypes differ."""
         if target.size == 0:
-            return
+            return None
+        if not (source.is_aligned() and target.is_aligned()):
+            # A GPU cannot load or store what does not start at a multiple of its size: byte by byte, then.
+            if source.dtype == target.dtype and source.shape == target.shape:
+                source, target = source.bytes(), target.bytes()
+            else:
+                whole = self.empty(target.shape, target.dtype, target)
+                self.copy(source if source.is_aligned() else self.convert(source, source.dtype), whole)
+                return self.copy(whole, target)
         # A source of fewer or shorter axes is repeated, as NumPy does.
         new = target.ndim - source.ndim
         steps = [0] * new + [s if n > 1 else 0 for n, s in zip(source.shape, source.strides, strict=True)]
@@ -106,7 +115,7 @@ class Runtime:
             names = [str(source.itemsize)] * 2
         kernel = kernels.copying(*names)
         arguments = layout(CopyArgs).pack(target.size, source.pointer, target.pointer, *shape, *from_, *to)
-        self.launch(kernel, -(-target.size // TOTALS.threads), arguments, target)
+        return self.launch(kernel, -(-target.size // TOTALS.threads), arguments, target)
 
     def read(self, array: DeviceArray) -> np.ndarray:
         """The values, once everything before has run."""
