@@ -100,7 +100,7 @@ def factors(a, b, c, d, over):
     fraction = _fraction(a) * _fraction(b) * _fraction(c) * _fraction(d) / _fraction(over)
     power = where(power > 2000, i64s(2000), where(power < -2000, i64s(-2000), power))
     first = power >> 1
-    return _power(first), fraction * _power(power - first)
+    return power_of_two(first), fraction * power_of_two(power - first)
 
 
 @helper
@@ -133,10 +133,10 @@ def _fraction(x):
     """x / 2ⁿ, n its exponent, in two steps, because 2⁻ⁿ may not be a normal number."""
     n = _exponent(x)
     half = n >> 1
-    return x * _power(-half) * _power(half - n)
+    return x * power_of_two(-half) * power_of_two(half - n)
 
 
 @inlined
-def _power(n):
+def power_of_two(n):
     """2ⁿ for −1022 ≤ n ≤ 1023."""
     return floats((n + 1023) << 52)

@@ -1,21 +1,25 @@
-"""Softmax Jacobian products of huge rows at given logits: as of long rows, Σ e u added over segments in their order."""
+"""Jacobian products of huge rows: as of long rows, the sums added over segments in their order."""
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.huge import FIRST, SEGMENT, SHIFT, SUM, TOP, exponentials_again
-from softgrad.backends.numba_cpu.lanes import read, size_of, take
-from softgrad.backends.numba_cpu.single import LARGEST_TANGENT
+from softgrad.backends.numba_cpu.lanes import f32s, read, size_of, take
+from softgrad.backends.numba_cpu.product_vectors import is_fine, unweighted, weighted
+from softgrad.backends.numba_cpu.single import LIFT
+from softgrad.backends.numba_cpu.tile_products import LOG_PROBS, LOG_VJP, PROBS
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import is_ordinary, refer
-from softgrad.backends.numba_cpu.wide_products import moment_of, write_product
+from softgrad.backends.numba_cpu.wide import refer
+from softgrad.backends.numba_cpu.wide_products import in_two_parts, is_ordinary_point, lift, moment_of, write_product
 
-# What is known of a segment and a tangent: Σ e u, the largest |u|, v[k].
+# What is known of a segment and a tangent: Σ e u or Σ u, the largest |u|, v[k] (0 where there is no reference).
 MOMENT, LARGEST_U, OF_K = range(3)
 
 
 @kernel
-def moment_segments(counter, first, scratch, classes, z, count_v, v, v_step, totals, moments, v_fmt, fmt):
+def moment_segments(
+    counter, first, scratch, classes, operation, kind, z, count_v, v, v_step, totals, moments, v_fmt, fmt
+):
     """Fill moments, (rows, segments, tangents, 3), for rows from `first` on."""
     rows, segments, _, _ = moments.shape
     i = take(counter)
@@ -23,44 +27,68 @@ def moment_segments(counter, first, scratch, classes, z, count_v, v, v_step, tot
         r, g = i // segments, i % segments
         start = g * SEGMENT
         length = min(SEGMENT, classes - start)
-        if is_ordinary(totals[r, TOP]):
-            exponentials_again(
-                row_offset(z, first + r) + size_of(fmt) * start, scratch, length, totals[r, SHIFT], fmt
-            )  # fmt: skip
+        if is_ordinary_point(totals[r, TOP], kind):
+            terms_of(row_offset(z, first + r) + size_of(fmt) * start, scratch, length, totals[r, SHIFT], kind, fmt)
             for n in range(count_v):
                 v_at = row_offset(v, first + r) + n * v_step
-                v_k = read(v_at + size_of(v_fmt) * int(totals[r, FIRST]), v_fmt)
-                moment, largest = moment_of(scratch, v_at + size_of(v_fmt) * start, length, v_k, v_fmt)
+                if operation == LOG_VJP:
+                    v_k = 0.0
+                    moment, largest = moment_of(
+                        unweighted, scratch, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt
+                    )
+                else:
+                    v_k = read(v_at + size_of(v_fmt) * int(totals[r, FIRST]), v_fmt)
+                    moment, largest = moment_of(
+                        weighted, scratch, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt
+                    )
                 moments[r, g, n, MOMENT], moments[r, g, n, LARGEST_U], moments[r, g, n, OF_K] = moment, largest, v_k
         i = take(counter)
 
 
 @kernel
 def product_segments(
-    counter, first, scratch, hard, all_rows, classes, z, count_v, v, v_step, out, out_step, streams, totals, moments,
-    v_fmt, fmt,
+    counter, first, scratch, hard, all_rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams,
+    totals, moments, v_fmt, fmt,
 ):  # fmt: skip
-    """J v of every segment that no other thread takes; what float32 will not do for is listed: tangent · rows + row."""
+    """One of the three of every segment not taken; what float32 will not do for is listed: tangent · rows + row."""
     rows, segments, _, _ = moments.shape
     i = take(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         start = g * SEGMENT
         length, offset, v_offset = min(SEGMENT, classes - start), size_of(fmt) * start, size_of(v_fmt) * start
-        ordinary, s = is_ordinary(totals[r, TOP]), totals[r, SUM]
+        ordinary, s = is_ordinary_point(totals[r, TOP], kind), sum_of(totals[r, SUM], totals[r, SHIFT], kind)
         if ordinary:
-            exponentials_again(row_offset(z, first + r) + offset, scratch, length, totals[r, SHIFT], fmt)
+            terms_of(row_offset(z, first + r) + offset, scratch, length, totals[r, SHIFT], kind, fmt)
         for n in range(count_v):
-            moment, largest = 0.0, 0.0
+            moment, top = 0.0, 0.0
             for other in range(segments):
                 moment += moments[r, other, n, MOMENT]
-                largest = max(largest, moments[r, other, n, LARGEST_U])
-            if ordinary and largest < LARGEST_TANGENT and moment == moment:
+                top = max(top, moments[r, other, n, LARGEST_U])
+            if ordinary and is_fine(top, moment):
+                v_at = row_offset(v, first + r) + n * v_step + v_offset
+                v_k = f32s(moments[r, g, n, OF_K])
+                of = scratch, v_at, v_k, f32s(moment / s), *in_two_parts(1.0 / s), v_fmt
                 write_product(
-                    scratch, row_offset(v, first + r) + n * v_step + v_offset,
-                    row_offset(out, first + r) + n * out_step + offset, length, moments[r, g, n, OF_K], moment / s,
-                    1.0 / s, 0, streams, v_fmt, fmt,
+                    operation, of, row_offset(out, first + r) + n * out_step + offset, length, streams, fmt
                 )  # fmt: skip
             elif g == 0:
                 refer(hard, n * all_rows + first + r)
         i = take(counter)
+
+
+@inlined
+def terms_of(z_at, e_at, classes, N, kind, fmt):
+    """Fill e, or probabilities as they are, lifted."""
+    if kind == PROBS:
+        lift(z_at, e_at, classes, fmt)
+    else:
+        exponentials_again(z_at, e_at, classes, N, fmt)
+
+
+@inlined
+def sum_of(s, N, kind):
+    """Σ e, from that over the exponentials."""
+    if kind == PROBS:
+        return 2.0**LIFT
+    return 2.0 ** (LIFT - N) if kind == LOG_PROBS else s

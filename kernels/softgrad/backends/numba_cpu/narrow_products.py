@@ -1,8 +1,10 @@
-"""Softmax Jacobian products of sixteen rows side by side at given logits: J v = p (u − Σ p u), u = v − v[k]."""
+"""Jacobian products of sixteen rows side by side."""
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
+import numpy as np
+
+from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f32s,
@@ -25,13 +27,32 @@ from softgrad.backends.numba_cpu.narrow import (
     tile_at,
     tiles_of,
 )
-from softgrad.backends.numba_cpu.single import scaled
-from softgrad.backends.numba_cpu.sixteen import fine_tangents, ordinary, refer_rows, split, whole_shift
+from softgrad.backends.numba_cpu.product_vectors import (
+    log_softmax_jvp,
+    log_softmax_vjp,
+    softmax_product,
+    unweighted,
+    weighted,
+)
+from softgrad.backends.numba_cpu.single import LIFT
+from softgrad.backends.numba_cpu.sixteen import (
+    fine_tangents,
+    given_sums,
+    ordinary_point,
+    refer_rows,
+    split,
+    whole_shift,
+)
+from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
+
+FLOAT32 = np.float32(0)
 
 
 @kernel
-def product_columns(counter, chunk, hard, stage, rows, classes, z, count_v, v, v_step, out, out_step, v_fmt, fmt):
-    """J v of every tile not taken.  What float32 will not do for is listed: tangent · rows + row."""
+def product_columns(
+    counter, chunk, hard, stage, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, v_fmt, fmt
+):
+    """One of the three of every tile not taken.  What float32 will not do for is listed: tangent · rows + row."""
     columns = stage + 1024
     v_columns = columns + 64 * ((classes + 15) >> 4 << 4)
     tiles = tiles_of(z, rows)
@@ -41,34 +62,61 @@ def product_columns(counter, chunk, hard, stage, rows, classes, z, count_v, v, v
             tile = tile_at(i, z, rows, classes)
             fill_columns(columns, stage, z, tile, fmt)
             m, k = largest(columns, classes)
-            low, high = exponentials(columns, columns, classes, whole_shift(m), i32s(-1))
+            low, high = terms_of(columns, classes, m, kind)
             factor, rest = split(1.0 / low, 1.0 / high)
+            ordinary_rows = ordinary_point(m, kind, tile)
             for n in range(count_v):
                 fill_columns(v_columns, stage, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, v_fmt)
-                v_k = pick(v_columns, classes, k)
-                u_low, u_high, top = moments(columns, v_columns, classes, v_k)
-                keep = ordinary(m, tile) & fine_tangents(top, u_low, u_high, tile)
+                v_k = f32s(0.0)
+                if operation == LOG_VJP:
+                    u_low, u_high, top = moments(unweighted, columns, v_columns, classes, v_k)
+                else:
+                    v_k = pick(v_columns, classes, k)
+                    u_low, u_high, top = moments(weighted, columns, v_columns, classes, v_k)
+                keep = ordinary_rows & fine_tangents(top, u_low, u_high, tile)
                 if sum_across(keep) < 16:
                     refer_rows(hard, tile, keep, n * rows)
-                mean = joined(u_low / low, u_high / high)
-                for c in range(classes):
-                    u = load_f32(v_columns + 64 * c) - v_k
-                    store_f32(v_columns + 64 * c, scaled(load_f32(columns + 64 * c) * (u - mean), factor, rest))
+                of = columns, v_columns, v_k, joined(u_low / low, u_high / high), factor, rest, FLOAT32
+                if operation == SOFTMAX:
+                    replace(softmax_product, of, classes)
+                elif operation == LOG_JVP:
+                    replace(log_softmax_jvp, of, classes)
+                else:
+                    replace(log_softmax_vjp, of, classes)
                 of_out = (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5])
                 spill_columns(v_columns, stage, of_out, tile, keep, fmt)
         first = take(counter) * chunk
 
 
-@helper
-def moments(columns, v_columns, classes, v_k):
-    """Σ e u of the first eight rows and of the others, added in the order of Σ e, and the largest |u|."""
+@inlined
+def terms_of(columns, classes, m, kind):
+    """Replace z by e, or probabilities by themselves, lifted; Σ e of the first eight rows and of the others."""
+    if kind == PROBS:
+        for c in range(classes):
+            store_f32(columns + 64 * c, load_f32(columns + 64 * c) * 2.0**LIFT)
+        return f64s(2.0**LIFT), f64s(2.0**LIFT)
+    N = whole_shift(m)
+    low, high = exponentials(columns, columns, classes, N, i32s(-1))
+    return given_sums(N) if kind == LOG_PROBS else (low, high)
+
+
+@inlined
+def replace(vector, of, classes):
+    """Replace v by a product."""
+    for c in range(classes):
+        store_f32(of[1] + 64 * c, vector(16 * c, 16, of))
+
+
+@inlined
+def moments(weigh, columns, v_columns, classes, v_k):
+    """The sums of the first eight rows and of the others, added in the order of Σ e, and the largest |u|."""
     low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
     c = 0
     group = f32s(0.0)
     while c < classes:
         u = load_f32(v_columns + 64 * c) - v_k
         top = larger(absolute(u), top)
-        group += load_f32(columns + 64 * c) * u
+        group += weigh(columns + 64 * c, u)
         c += 1
         if c & 3 == 0:
             x, y = halves(group)

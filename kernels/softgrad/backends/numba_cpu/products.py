@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from softgrad.backends.numba_cpu import tile_products
 from softgrad.backends.numba_cpu.huge_products import moment_segments, product_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
@@ -33,33 +32,47 @@ from softgrad.backends.numba_cpu.single_rows import (
     write_contiguous,
 )
 from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.tile_products import (
+    BUFFERS,
+    LOG_JVP,
+    LOG_PROBS,
+    LOG_VJP,
+    LOGITS,
+    PROBS,
+    SOFTMAX,
+    product_tiles,
+)
 from softgrad.backends.numba_cpu.wide_products import product_rows
 
 
 def softmax_product(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """J v = p (u − Σ p u), u = v − v[k]."""
-    if not out.size:
-        return
-    # Tangents of a wider dtype may have digits that float32 has not.
-    if not (is_logits and is_single(point) and is_single(v)):  # wider tangents may have digits that float32 has not
-        kind = tile_products.LOGITS if is_logits else tile_products.PROBS
-        _by_tiles(tile_products.SOFTMAX, kind, v, point, out)
-    elif has_long_rows(point):
-        write_contiguous(out, lambda result: _by_rows(_class_last(v), point, result))
-    elif has_middle_rows(point):
-        write_contiguous(out, lambda result: _by_sixteen(product_middle, _class_last(v), point, result))
-    else:
-        _by_sixteen(product_columns, v, point, out)
+    _product(SOFTMAX, LOGITS if is_logits else PROBS, v, point, out)
 
 
 def log_softmax_jvp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """v − Σ p v, as u − Σ p u."""
-    _by_tiles(tile_products.LOG_JVP, tile_products.LOGITS if is_logits else tile_products.LOG_PROBS, v, point, out)
+    _product(LOG_JVP, LOGITS if is_logits else LOG_PROBS, v, point, out)
 
 
 def log_softmax_vjp(v: Array, point: Array, out: Array, *, is_logits: bool) -> None:
     """v − p Σ v."""
-    _by_tiles(tile_products.LOG_VJP, tile_products.LOGITS if is_logits else tile_products.LOG_PROBS, v, point, out)
+    _product(LOG_VJP, LOGITS if is_logits else LOG_PROBS, v, point, out)
+
+
+def _product(operation: int, kind: int, v: Array, point: Array, out: Array) -> None:
+    if not out.size:
+        return
+    if not (is_single(point) and is_single(v)):  # wider tangents may have digits that float32 has not
+        _by_tiles(operation, kind, v, point, out)
+    elif has_long_rows(point):
+        write_contiguous(out, lambda result: _by_rows(operation, kind, _class_last(v), point, result))
+    elif has_middle_rows(point):
+        write_contiguous(
+            out, lambda result: _by_sixteen(product_middle, operation, kind, _class_last(v), point, result)
+        )
+    else:
+        _by_sixteen(product_columns, operation, kind, v, point, out)
 
 
 def _class_last(v: Array) -> Array:
@@ -67,7 +80,7 @@ def _class_last(v: Array) -> Array:
     return v if v.strides[2] == v.itemsize else np.ascontiguousarray(v.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
-def _by_rows(v: Array, z: Array, out: Array) -> None:
+def _by_rows(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
     rows = outer * inner
     count, v_step, of_v = describe_tangents(v)
@@ -77,8 +90,8 @@ def _by_rows(v: Array, z: Array, out: Array) -> None:
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         product_rows(
-            counter, chunk, hard, scratch, rows, classes, of_z, count, of_v, v_step, of_out, out_step, past_caches,
-            v_fmt, fmt,
+            counter, chunk, hard, scratch, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step,
+            past_caches, v_fmt, fmt,
         )  # fmt: skip
 
     def steps(some: Together) -> list[Callable[[int, int], None]]:
@@ -86,21 +99,36 @@ def _by_rows(v: Array, z: Array, out: Array) -> None:
         moments = np.empty((len(totals), segments, count, 3))
 
         def moment(counter: int, scratch: int) -> None:
-            moment_segments(counter, first, scratch, classes, of_z, count, of_v, v_step, totals, moments, v_fmt, fmt)
+            moment_segments(
+                counter,
+                first,
+                scratch,
+                classes,
+                operation,
+                kind,
+                of_z,
+                count,
+                of_v,
+                v_step,
+                totals,
+                moments,
+                v_fmt,
+                fmt,
+            )
 
         def write(counter: int, scratch: int) -> None:
             product_segments(
-                counter, first, scratch, hard, rows, classes, of_z, count, of_v, v_step, of_out, out_step, past_caches,
-                totals, moments, v_fmt, fmt,
+                counter, first, scratch, hard, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out,
+                out_step, past_caches, totals, moments, v_fmt, fmt,
             )  # fmt: skip
 
         return [moment, write]
 
     hard = share_segments(z, 0, steps, count) if has_huge_rows(z) else share_rows(z, run, count)
-    _redo(hard, v, z, out)
+    _redo(operation, kind, hard, v, z, out)
 
 
-def _by_sixteen(kernel: Any, v: Array, z: Array, out: Array) -> None:
+def _by_sixteen(kernel: Any, operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
     outer, classes, inner = z.shape
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
@@ -108,21 +136,21 @@ def _by_sixteen(kernel: Any, v: Array, z: Array, out: Array) -> None:
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         kernel(
-            counter, chunk, hard, scratch, outer * inner, classes, of_z, count, of_v, v_step, of_out, out_step,
-            v_fmt, fmt,
+            counter, chunk, hard, scratch, outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out,
+            out_step, v_fmt, fmt,
         )  # fmt: skip
 
-    _redo(share_sixteen(z, run, count), v, z, out)
+    _redo(operation, kind, share_sixteen(z, run, count), v, z, out)
 
 
-def _redo(hard: Array | None, v: Array, z: Array, out: Array) -> None:
+def _redo(operation: int, kind: int, hard: Array | None, v: Array, z: Array, out: Array) -> None:
     """The products listed, as tangent · rows + row, by tiles."""
     if hard is None:
         return
     rows = z.shape[0] * z.shape[2]
     for n in np.unique(hard // rows):
         which = hard[hard // rows == n] - n * rows
-        _by_tiles(tile_products.SOFTMAX, tile_products.LOGITS, v[n : n + 1], z, out[n : n + 1], which)
+        _by_tiles(operation, kind, v[n : n + 1], z, out[n : n + 1], which)
 
 
 def _by_tiles(operation: int, kind: int, v: Array, point: Array, out: Array, which: Array | None = None) -> None:
@@ -135,9 +163,7 @@ def _by_tiles(operation: int, kind: int, v: Array, point: Array, out: Array, whi
     _, out_step, of_out = describe_tangents(out)
 
     def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tile_products.BUFFERS, point)
-        tile_products.product_tiles(
-            counter, buffers, work, operation, kind, of_point, count, of_v, v_step, of_out, out_step
-        )
+        _scratch, buffers = tile_scratch(BUFFERS, point)
+        product_tiles(counter, buffers, work, operation, kind, of_point, count, of_v, v_step, of_out, out_step)
 
     share(4 * point.size * (1 + count), tiles, run)

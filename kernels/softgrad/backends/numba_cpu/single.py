@@ -19,8 +19,6 @@ from softgrad.backends.numba_cpu.functions import exp_lifted, log1p
 from softgrad.backends.numba_cpu.lanes import bits, f32s, f64s, floats, fma, where
 
 LARGEST = 800.0
-# Beyond, e u or its sums might leave float32's range, or a flushed e not be negligible.
-LARGEST_TANGENT = 2.0**40
 LIFT = 64
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453

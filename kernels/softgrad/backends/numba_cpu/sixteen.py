@@ -6,7 +6,7 @@ For kernels that keep a row in a lane (`narrow`) and those that keep it in vecto
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
-from softgrad.backends.numba_cpu.functions import log1p
+from softgrad.backends.numba_cpu.functions import log1p, power_of_two
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     halves,
@@ -15,9 +15,11 @@ from softgrad.backends.numba_cpu.lanes import (
     lane,
     lane_numbers32,
     store_part_f32,
+    to_integers,
     where,
 )
-from softgrad.backends.numba_cpu.single import LARGEST, LARGEST_TANGENT, LN_2, LOG2_E, term_at
+from softgrad.backends.numba_cpu.product_vectors import bounds, is_fine
+from softgrad.backends.numba_cpu.single import LARGEST, LIFT, LN_2, LOG2_E, term_at
 from softgrad.backends.numba_cpu.wide import refer
 
 # A tile: (first row, number of rows up to 16, C).
@@ -34,6 +36,20 @@ def whole_shift(m):
 def ordinary(m, tile):
     """1 for rows that float32 will do for, by their largest logit, and for lanes without a row; else 0."""
     return where((m > -LARGEST) & (m < LARGEST) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+
+
+@inlined
+def ordinary_point(m, kind, tile):
+    """The same at any point of products."""
+    lowest, highest = bounds(kind)
+    return where((m > lowest) & (m < highest) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+
+
+@inlined
+def given_sums(N):
+    """Σ e, e lifted and shifted, where p sums to 1."""
+    n_low, n_high = halves(N)
+    return power_of_two(to_integers(LIFT - n_low)), power_of_two(to_integers(LIFT - n_high))
 
 
 @inlined
@@ -71,6 +87,5 @@ def refer_rows(hard, tile, keep, base):
 
 @inlined
 def fine_tangents(top, low, high, tile):
-    """1 for rows whose |u| float32 will do for and whose Σ e u is no NaN, and for lanes without a row; else 0."""
-    moment = joined(low, high)
-    return where((top < LARGEST_TANGENT) & (moment == moment) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+    """1 for rows whose |u| float32 will do for and whose sum is finite, and for lanes without a row; else 0."""
+    return where(is_fine(top, joined(low, high)) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))

@@ -218,7 +218,7 @@ def total(e_at, classes):
     return sum_across(low + high)
 
 
-@helper
+@inlined
 def write_row(vector, of, out_at, classes, streams, fmt):
     """out = vector(j, n, of) for the n ≤ 16 classes from j on, for every j; past the caches if `streams`."""
     size = size_of(fmt)

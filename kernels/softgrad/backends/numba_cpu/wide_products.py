@@ -1,7 +1,7 @@
-"""Softmax Jacobian products of long rows at given logits: J v = p (u − Σ p u), u = v − v[k].
+"""Jacobian products of long rows.
 
 The exponentials of a row are made once, into scratch memory, for all its tangents.  Each tangent is read from memory
-once, for Σ e u, and again from the cache, for the result.
+once, for its sum, and again from the cache, for the result.
 """
 
 from __future__ import annotations
@@ -16,120 +16,155 @@ from softgrad.backends.numba_cpu.lanes import (
     lane_numbers32,
     larger,
     load,
-    load_f32,
     load_first,
     max_across,
     prefetch,
     read,
     size_of,
-    store,
-    store_first,
-    stream,
+    store_f32,
     sum_across,
     take,
     where,
 )
-from softgrad.backends.numba_cpu.single import LARGEST_TANGENT, scaled
+from softgrad.backends.numba_cpu.product_vectors import (
+    bounds,
+    is_fine,
+    log_softmax_jvp,
+    log_softmax_vjp,
+    softmax_product,
+    unweighted,
+    weighted,
+)
+from softgrad.backends.numba_cpu.single import LIFT
+from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, is_ordinary, refer
+from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, largest, refer, write_row
 
 
 @kernel
 def product_rows(
-    counter, chunk, hard, scratch, rows, classes, z, count_v, v, v_step, out, out_step, streams, v_fmt, fmt
-):
-    """J v of every row that no other thread takes.  What float32 will not do for is listed: tangent · rows + row."""
+    counter, chunk, hard, scratch, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams,
+    v_fmt, fmt,
+):  # fmt: skip
+    """One of the three of every row not taken.  What float32 will not do for is listed: tangent · rows + row."""
     first = take(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
             z_at = row_offset(z, r)
-            s, _, m, block = exponentials(z_at, scratch, classes, -1, fmt)
-            ordinary = is_ordinary(m)
-            k = first_equal(z_at, classes, m, block, fmt) if ordinary else 0
+            s, m, block = terms_of(z_at, scratch, classes, kind, fmt)
+            ordinary = is_ordinary_point(m, kind)
+            k = first_equal(z_at, classes, m, block, fmt) if ordinary and operation != LOG_VJP else 0
             for n in range(count_v):
                 v_at = row_offset(v, r) + n * v_step
-                v_k = read(v_at + size_of(v_fmt) * k, v_fmt)
-                moment, largest = moment_of(scratch, v_at, classes, v_k, v_fmt)
-                if ordinary and largest < LARGEST_TANGENT and moment == moment:
-                    write_product(
-                        scratch, v_at, row_offset(out, r) + n * out_step, classes, v_k, moment / s, 1.0 / s, k, streams,
-                        v_fmt, fmt,
-                    )  # fmt: skip
+                moment, top, v_k = moment_at(operation, scratch, v_at, classes, k, v_fmt)
+                if ordinary and is_fine(top, moment):
+                    of = scratch, v_at, f32s(v_k), f32s(moment / s), *in_two_parts(1.0 / s), v_fmt
+                    write_product(operation, of, row_offset(out, r) + n * out_step, classes, streams, fmt)
                 else:
                     refer(hard, n * rows + r)
         first = take(counter) * chunk
 
 
+@inlined
+def is_ordinary_point(m, kind):
+    """Whether float32 will do for a row whose largest entry is m."""
+    lowest, highest = bounds(kind)
+    return lowest < m < highest
+
+
+@inlined
+def in_two_parts(x):
+    """x as a float32 and what that leaves over."""
+    factor = f32s(x)
+    return factor, f32s(x - lane(factor, 0))
+
+
 @helper
-def moment_of(e_at, v_at, classes, v_k, fmt):
-    """Σ e u, added in the order of Σ e, NaN where a u is; and the largest |u| that is none."""
+def terms_of(z_at, e_at, classes, kind, fmt):
+    """Fill e, or probabilities as they are, lifted; (Σ e, m, the first block that holds m)."""
+    if kind == PROBS:
+        m = largest(z_at, 0, classes >> 4, classes & 15, fmt)
+        lift(z_at, e_at, classes, fmt)
+        return 2.0**LIFT, m, 0
+    s, N, m, block = exponentials(z_at, e_at, classes, -1, fmt)
+    return 2.0 ** (LIFT - N) if kind == LOG_PROBS else s, m, block
+
+
+@helper
+def lift(p_at, e_at, classes, fmt):
+    """e = p · 2^LIFT."""
+    size = size_of(fmt)
+    j = 0
+    while j + 16 <= classes:
+        store_f32(e_at + 4 * j, load(p_at + size * j, fmt) * 2.0**LIFT)
+        j += 16
+    if j < classes:
+        p = where(lane_numbers32() < classes - j, load_first(p_at + size * j, classes - j, fmt), f32s(0.0))
+        store_f32(e_at + 4 * j, p * 2.0**LIFT)
+
+
+@inlined
+def moment_at(operation, e_at, v_at, classes, k, v_fmt):
+    """(Σ e u or Σ u, the largest |u|, v[k])."""
+    if operation == LOG_VJP:
+        moment, top = moment_of(unweighted, e_at, v_at, classes, f32s(0.0), v_fmt)
+        return moment, top, 0.0
+    v_k = read(v_at + size_of(v_fmt) * k, v_fmt)
+    moment, top = moment_of(weighted, e_at, v_at, classes, f32s(v_k), v_fmt)
+    return moment, top, v_k
+
+
+@inlined
+def write_product(operation, of, out_at, classes, streams, fmt):
+    """One of the three."""
+    if operation == SOFTMAX:
+        write_row(softmax_product, of, out_at, classes, streams, fmt)
+    elif operation == LOG_JVP:
+        write_row(log_softmax_jvp, of, out_at, classes, streams, fmt)
+    else:
+        write_row(log_softmax_vjp, of, out_at, classes, streams, fmt)
+
+
+@inlined
+def moment_of(weigh, e_at, v_at, classes, reference, fmt):
+    """The sum, added in the order of Σ e, NaN where a u is; and the largest |u| that is none."""
     size = 16 * size_of(fmt)
     vectors, tail = classes >> 4, classes & 15
     low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
-    reference = f32s(v_k)
     j = 0
     while j + GROUP <= vectors:
-        a, top = two_terms(e_at, v_at, j, size, reference, top, fmt)
-        b, top = two_terms(e_at, v_at, j + 2, size, reference, top, fmt)
-        c, top = two_terms(e_at, v_at, j + 4, size, reference, top, fmt)
-        d, top = two_terms(e_at, v_at, j + 6, size, reference, top, fmt)
+        a, top = two_terms(weigh, e_at, v_at, j, size, reference, top, fmt)
+        b, top = two_terms(weigh, e_at, v_at, j + 2, size, reference, top, fmt)
+        c, top = two_terms(weigh, e_at, v_at, j + 4, size, reference, top, fmt)
+        d, top = two_terms(weigh, e_at, v_at, j + 6, size, reference, top, fmt)
         x, y = halves((a + b) + (c + d))
         low += x
         high += y
         j += GROUP
     even, odd = f32s(0.0), f32s(0.0)
     while j < vectors:
-        x, top = term(e_at, v_at, j, size, reference, top, fmt)
+        x, top = term(weigh, e_at, v_at, j, size, reference, top, fmt)
         even, odd = odd, even + x
         j += 1
     if tail > 0:
         u = where(lane_numbers32() < tail, load_first(v_at + size * j, tail, fmt) - reference, f32s(0.0))
         top = larger(absolute(u), top)
-        odd += load_f32(e_at + 64 * j) * u
+        odd += weigh(e_at + 64 * j, u)
     x, y = halves(even + odd)
     return sum_across((low + x) + (high + y)), max_across(top)
 
 
 @inlined
-def term(e_at, v_at, j, size, reference, top, fmt):
-    """Vector j of e u."""
+def term(weigh, e_at, v_at, j, size, reference, top, fmt):
+    """Vector j of what is summed."""
     prefetch(v_at + size * j + 4096)
     u = load(v_at + size * j, fmt) - reference
-    return load_f32(e_at + 64 * j) * u, larger(absolute(u), top)
+    return weigh(e_at + 64 * j, u), larger(absolute(u), top)
 
 
 @inlined
-def two_terms(e_at, v_at, j, size, reference, top, fmt):
+def two_terms(weigh, e_at, v_at, j, size, reference, top, fmt):
     """Σ of two."""
-    a, top = term(e_at, v_at, j, size, reference, top, fmt)
-    b, top = term(e_at, v_at, j + 1, size, reference, top, fmt)
+    a, top = term(weigh, e_at, v_at, j, size, reference, top, fmt)
+    b, top = term(weigh, e_at, v_at, j + 1, size, reference, top, fmt)
     return a + b, top
-
-
-@helper
-def write_product(e_at, v_at, out_at, classes, v_k, mean, unit, k, streams, v_fmt, fmt):
-    """out = e (u − mean) / s; at k, where u = 0, the mean alone is left."""
-    v_size, size = size_of(v_fmt), size_of(fmt)
-    reference, shift, factor = f32s(v_k), f32s(mean), f32s(unit)
-    rest = f32s(unit - lane(factor, 0))
-    j = 0
-    if streams and out_at % size == 0 and classes >= 32:
-        j = (-out_at % (16 * size)) // size
-        store_first(out_at, product(e_at, v_at, reference, shift, factor, rest, v_fmt), j, fmt)
-        while j + 16 <= classes:
-            y = product(e_at + 4 * j, v_at + v_size * j, reference, shift, factor, rest, v_fmt)
-            stream(out_at + size * j, y, fmt)
-            j += 16
-    while j + 16 <= classes:
-        store(out_at + size * j, product(e_at + 4 * j, v_at + v_size * j, reference, shift, factor, rest, v_fmt), fmt)
-        j += 16
-    if j < classes:
-        v = load_first(v_at + v_size * j, classes - j, v_fmt)
-        y = scaled(load_f32(e_at + 4 * j) * ((v - reference) - shift), factor, rest)
-        store_first(out_at + size * j, y, classes - j, fmt)
-
-
-@inlined
-def product(e_at, v_at, reference, shift, factor, rest, v_fmt):
-    """e (u − mean) / s."""
-    return scaled(load_f32(e_at) * ((load(v_at, v_fmt) - reference) - shift), factor, rest)
