@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import softgrad
 from softgrad.registry import BACKENDS
+from tests import gpu as gpu_places
 from tests.cases import DTYPES
 
 CPU_BACKENDS = [name for name, entry in BACKENDS.items() if entry.device == "cpu"]
@@ -40,12 +42,50 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
     One that is installed and does not work is a failure: skipped, it would pass for tested.
     """
-    state = softgrad.available_backends()[request.param]
+    yield from _forced(request.param)
+
+
+@pytest.fixture(params=[name for name, entry in BACKENDS.items() if entry.device == "cuda"])
+def gpu_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test under every GPU backend that is installed."""
+    yield from _forced(request.param)
+
+
+@pytest.fixture(params=gpu_places.PLACES)
+def gpu(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The GPU under every backend that is installed, given arrays of each library."""
+    yield from _gpu(request.param)
+
+
+@pytest.fixture(params=[place for place, (_, library) in gpu_places.PLACES.items() if library == "cupy"])
+def gpu_streams(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The same where the library has a current stream, and graphs."""
+    yield from _gpu(request.param)
+
+
+@pytest.fixture
+def gpu_numba() -> Iterator[Any]:
+    """Numba's backend given Numba's arrays."""
+    yield from _gpu("numba_cuda")
+
+
+def _gpu(place: str) -> Iterator[Any]:
+    backend, library = gpu_places.PLACES[place]
+    arrays = gpu_places.LIBRARIES[library]()
+    arrays.backend = backend
+    for _ in _forced(backend):
+        yield arrays
+        arrays.free()
+
+
+def _forced(name: str) -> Iterator[str]:
+    """The backend `name`; skipped where what it needs is not installed, and there alone."""
+    state = softgrad.available_backends()[name]
     if "is not installed" in state:
-        pytest.skip(f"{request.param}: {state}")
-    assert state == "available", f"{request.param}: {state}"
-    with softgrad.use_backend(request.param):
-        yield request.param
+        pytest.skip(f"{name}: {state}")
+    assert state == "available", f"{name}: {state}"
+    with softgrad.use_backend(name):
+        yield name
 
 
 @pytest.fixture(params=["float64", "float32", "float16", "bfloat16"])

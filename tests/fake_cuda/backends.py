@@ -94,6 +94,17 @@ BACKENDS = {"cupy": cupy_backend, "numba_cuda": numba_backend}
 
 
 @contextmanager
+def available(machine: Machine) -> Iterator[SimpleNamespace]:
+    """Every GPU backend and library, for every call that asks for them."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        found = stack.enter_context(libraries(machine, patch))
+        for name, backend in BACKENDS.items():
+            patch.setitem(dispatch._loaded, name, stack.enter_context(backend(machine, patch)))
+        yield found
+
+
+@contextmanager
 def forced(name: str, machine: Machine) -> Iterator[tuple[Any, SimpleNamespace]]:
     """Both: the backend, which every call in the block goes to, and the libraries."""
     with ExitStack() as stack:

@@ -157,7 +157,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
             raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
 
         def __iadd__(self, other: Any) -> Any:
-            self[...] = self._host + (other._host if isinstance(other, ndarray) else other)
+            self[...] = _new(self._host + (other._host if isinstance(other, ndarray) else other))
             return self
 
         def __dlpack_device__(self) -> tuple[int, int]:
@@ -233,7 +233,9 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     cupy.eye = lambda n, dtype=float: _new(np.eye(n, dtype=dtype))
     cupy.ascontiguousarray = lambda array: array if array.flags.c_contiguous else array.copy()
     cupy.broadcast_to = lambda array, shape: array._of(np.broadcast_to(array._host, shape))
-    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(
+        free_all_blocks=lambda: None, used_bytes=lambda: machine.allocated, total_bytes=lambda: machine.allocated
+    )
 
     # --- cupy.cuda ----------------------------------------------------------------------------------------------------
 
@@ -359,7 +361,9 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     cuda.Device, cuda.Stream, cuda.get_current_stream = Device, Stream, current
     cuda.UnownedMemory = lambda ptr, size, owner, device_id=0: Foreign(ptr, device_id, owner)
     cuda.MemoryPointer, cuda.Memory = MemoryPointer, Block
-    cuda.runtime = types.SimpleNamespace(getDevice=get_device, setDevice=set_device, memGetInfo=memory_info)
+    cuda.runtime = types.SimpleNamespace(
+        getDevice=get_device, setDevice=set_device, memGetInfo=memory_info, getDeviceCount=lambda: DEVICES
+    )
     cuda.driver = types.SimpleNamespace(
         launchKernel=launch_kernel, ctxGetDevice=context_device, CUDADriverError=CUDADriverError
     )

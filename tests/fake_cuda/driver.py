@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ class FakeDriver:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.loaded: list[str] = []
+        self._one_at_a_time = threading.Lock()  # the emulated machine has one state
 
     def capability(self, device: int) -> tuple[int, int]:
         return (9, 0)
@@ -40,10 +42,12 @@ class FakeDriver:
             for block in self.machine.blocks
             if any(block.pointer <= number <= block.pointer + block.size for number in numbers)
         ]
-        self.machine.do(
-            lambda: numba_runner.run(kernel, place, grid, shared_bytes, arguments, memory),
-            stream, device, kernel.function,
-        )  # fmt: skip
+
+        def run() -> None:
+            with self._one_at_a_time:
+                numba_runner.run(kernel, place, grid, shared_bytes, arguments, memory)
+
+        self.machine.do(run, stream, device, kernel.function)
 
     def zeros(self, size: int, device: int) -> int:
         block = self.machine.alloc(size, device)

@@ -133,7 +133,7 @@ def module(machine: Machine) -> Any:
         return DeviceNDArray(described["shape"], strides, dtype, stream or 0, Memory(owner, pointer))
 
     def put(array: Any, stream: Any = 0, copy: bool = True, to: Any = None) -> DeviceNDArray:
-        return to_device(machine, np.ascontiguousarray(array), device=thread.device, stream=stream)
+        return to_device(machine, np.array(array, order="C"), device=thread.device, stream=stream)
 
     return SimpleNamespace(
         gpus=[Gpu(0), Gpu(1)], device_array=device_array, as_cuda_array=as_cuda_array, to_device=put,
