@@ -18,6 +18,8 @@ import environment
 DEMO = ["cpu", "demo"]
 DEVELOP = ["dev"]
 BENCH = ["bench", "cpu"]
+# Those marked `gpu`; named, so that a machine needs no package that only others ask for.
+GPU_TESTS = ["tests/test_gpu_rows.py", "tests/test_gpu_promises.py", "tests/test_gpu_peers.py"]
 # Exit status of tests.sanitize_gpu where there is no compute-sanitizer.
 NOT_FOUND = 2
 
@@ -61,24 +63,32 @@ def bench(arguments: list[str]) -> int:
 
 
 def gpu(arguments: list[str]) -> int:
-    """run the GPU's tests, compute-sanitizer and benchmarks (--here: with this interpreter, installing nothing)"""
-    here = "--here" in arguments
-    rest = [argument for argument in arguments if argument != "--here"]
+    """run the GPU's tests, compute-sanitizer, benchmarks (--only one; --here: this interpreter, installing nothing)"""
+    parser = argparse.ArgumentParser(prog="python3 ci gpu", allow_abbrev=False, add_help=False)
+    parser.add_argument("--here", action="store_true")
+    parser.add_argument("--only", choices=("tests", "sanitizer", "bench"))
+    given, rest = parser.parse_known_args(arguments)
     extras = environment.cuda_extras()
-    if extras is None and not here:
+    if extras is None and not given.here:
         print("python3 ci gpu needs an NVIDIA GPU with its driver (nvidia-smi was not found, or lists none).")
         return 2
-    python = environment.running() if here else environment.set_up([*DEVELOP, *BENCH, *(extras or [])])
-    tested = python.run(["-m", "pytest", "-m", "gpu", "tests"])
-    if tested == 0:
-        tested = python.run(["-m", "tests.sanitize_gpu"])
-        if tested == NOT_FOUND:
+    python = environment.running() if given.here else environment.set_up([*DEVELOP, *BENCH, *(extras or [])])
+    # Warnings of whatever else is installed are not this project's.
+    tests = ["-m", "pytest", "-m", "gpu", "-W", "default", "-ra", *GPU_TESTS]
+    if given.only in (None, "tests"):
+        status = python.run(tests)
+        if status != 0:
+            print("The GPU tests failed: benchmarks of wrong results would mean nothing, so none were run.")
+            return status
+    if given.only in (None, "sanitizer"):
+        status = python.run(["-m", "tests.sanitize_gpu"])
+        if status == NOT_FOUND and given.only is None:
             print("The kernels were not checked by compute-sanitizer; the tests above passed.")
-            tested = 0
-    if tested != 0:
-        print("The GPU tests failed: benchmarks of wrong results would mean nothing, so none were run.")
-        return tested
-    return python.run(["-m", "bench", "--device", "gpu", *rest])
+        elif status != 0:
+            return status
+    if given.only in (None, "bench"):
+        return python.run(["-m", "bench", "--device", "gpu", *rest])
+    return 0
 
 
 COMMANDS = {command.__name__: command for command in (demo, test, lint, bench, gpu)}

@@ -65,6 +65,10 @@ class DeviceNDArray:
         assert np.dtype(dtype).itemsize == self.dtype.itemsize
         return DeviceNDArray(self.shape, self.strides, dtype, self.stream, self.gpu_data)
 
+    def reshape(self, *shape: int) -> DeviceNDArray:
+        host = self.host.reshape(*shape)
+        return DeviceNDArray(host.shape, host.strides, self.dtype, self.stream, self.gpu_data)
+
     def __getitem__(self, at: Any) -> DeviceNDArray:
         part = self.host[at]
         start = part.__array_interface__["data"][0] - self.gpu_data.pointer if part.size else 0
