@@ -18,7 +18,7 @@ import pytest
 import softgrad
 from softgrad import dispatch, registry
 from softgrad.backends import numpy_cpu
-from softgrad.protocol import Backend, Loss
+from softgrad.protocol import PRIMITIVES, SERVICES, Backend, Loss, members
 from softgrad.registry import BACKENDS, Entry, unserved
 from tests import calls
 from tests.calls import LEFT_OUT, LOSSES, ROWS, SHAPE
@@ -229,6 +229,12 @@ def test_every_array_is_of_the_main_inputs_library_and_device(device: Device, na
         for scale in (2, 2.0, np.float32(2)):  # a number is of no library
             if name in calls.WITH_GRAD_OUTPUT:
                 getattr(softgrad, name)(**moved, grad_output=scale)
+
+
+def test_the_names_of_a_backend_are_those_of_the_protocol() -> None:
+    wanted = {key for key in (*vars(Backend), *Backend.__annotations__) if key[0] != "_"}
+    assert wanted == {*SERVICES, *PRIMITIVES}
+    assert members(numpy_cpu, numpy_cpu).keys() == wanted == set(numpy_cpu.__all__)
 
 
 def test_a_device_array_beside_numpy_logits(device: Device) -> None:

@@ -136,6 +136,21 @@ class Backend(Protocol):
         """
 
 
+# The names of a backend: what it is besides its primitives, and these.
+SERVICES = ("CHECKS_VALUES", "adopt", "release", "empty", "unit_tangents", "overlap")
+PRIMITIVES = (
+    "softmax", "log_softmax", "logsumexp", "softmax_product", "log_softmax_jvp", "log_softmax_vjp", "cross_entropy",
+    "cross_entropy_jvp", "cross_entropy_hvp", "first_bad_target", "first_bad_row",
+)  # fmt: skip
+
+
+def members(services: object, primitives: object) -> dict[str, Any]:
+    """A backend's members by name: its services, from what has them as attributes, and its primitives likewise."""
+    return {name: getattr(services, name) for name in SERVICES} | {
+        name: getattr(primitives, name) for name in PRIMITIVES
+    }
+
+
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 

@@ -15,24 +15,10 @@ from typing import Any
 from softgrad import dispatch, host
 from softgrad.backends.cuda.primitives import Primitives
 from softgrad.backends.cuda.segments import Cutting
+from softgrad.protocol import members
 from tests.emulator.runtime import EmulatedRuntime
 
 __all__ = ["emulated"]
-
-_PRIMITIVES = (
-    "softmax",
-    "log_softmax",
-    "logsumexp",
-    "softmax_product",
-    "log_softmax_jvp",
-    "log_softmax_vjp",
-    "cross_entropy",
-    "cross_entropy_jvp",
-    "cross_entropy_hvp",
-    "first_bad_target",
-    "first_bad_row",
-)
-_SERVICES = ("CHECKS_VALUES", "adopt", "empty", "overlap", "release", "unit_tangents")
 
 
 @contextmanager
@@ -50,10 +36,7 @@ def emulated(backend: str, *, cutting: Cutting | None = None, **options: Any) ->
         runtime = Runtime(**options)
     else:
         raise ValueError(f"no emulation of backend {backend!r}")
-    primitives = Primitives(runtime, cutting)
-    module = SimpleNamespace(
-        **{name: getattr(host, name) for name in _SERVICES}, **{name: getattr(primitives, name) for name in _PRIMITIVES}
-    )
+    module = SimpleNamespace(**members(host, Primitives(runtime, cutting)))
     before = dispatch._loaded.get(backend)
     dispatch._loaded[backend] = module
     token = dispatch._forced.set(backend)

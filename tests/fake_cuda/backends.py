@@ -14,12 +14,11 @@ import pytest
 from softgrad import dispatch
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.primitives import Primitives
+from softgrad.protocol import members
 from tests.emulator.runtime import EmulatedRuntime
 from tests.fake_cuda import cupy_module, jax_module, torch_module
 from tests.fake_cuda.machine import Machine
 
-SERVICES = ("adopt", "empty", "overlap", "release", "unit_tangents")
-PRIMITIVES = [name for name in dir(Primitives) if not name.startswith("_")]
 CUPY_BACKEND = "softgrad.backends.cupy_cuda"
 
 
@@ -80,13 +79,7 @@ def numba_backend(machine: Machine, patch: pytest.MonkeyPatch) -> Iterator[Any]:
     libraries._torch_dtypes.cache_clear()
     driver = FakeDriver(machine)
     runtime = Runtime(driver)
-    primitives = Primitives(runtime, Cutting(beyond=2**63))
-    yield SimpleNamespace(
-        CHECKS_VALUES=False,
-        driver=driver,
-        **{name: getattr(runtime, name) for name in SERVICES},
-        **{name: getattr(primitives, name) for name in PRIMITIVES},
-    )
+    yield SimpleNamespace(driver=driver, **members(runtime, Primitives(runtime, Cutting(beyond=2**63))))
     libraries._torch_dtypes.cache_clear()
 
 

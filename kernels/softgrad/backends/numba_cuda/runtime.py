@@ -23,6 +23,8 @@ from softgrad.registry import unserved
 class Runtime:
     """Arrays, kernels and launches; `driver` is the CUDA driver, or what plays it."""
 
+    CHECKS_VALUES = False  # targets and probabilities are judged on request only: it would synchronise
+
     def __init__(self, driver: Any) -> None:
         self.driver = driver
         self._functions: dict[tuple[int, int, int], tuple[Any, int, Kernel]] = {}  # and the kernel, kept alive
