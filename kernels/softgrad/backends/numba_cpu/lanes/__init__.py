@@ -90,11 +90,15 @@ from softgrad.backends.numba_cpu.lanes.memory import (
 )
 from softgrad.backends.numba_cpu.lanes.shuffles import (
     anywhere,
+    first_bit,
     lane,
     max_across,
+    max_of_each,
     sum_across,
+    sum_of_each,
     transpose,
     with_lane,
+    write_mask,
 )
 from softgrad.backends.numba_cpu.lanes.vectors import (
     f32,
@@ -113,6 +117,7 @@ __all__ = [
     "f32s",
     "f64",
     "f64s",
+    "first_bit",
     "floats",
     "fma",
     "halves",
@@ -144,6 +149,7 @@ __all__ = [
     "m32",
     "m64",
     "max_across",
+    "max_of_each",
     "peek",
     "prefetch",
     "read",
@@ -173,6 +179,7 @@ __all__ = [
     "stream_f32",
     "stream_f64",
     "sum_across",
+    "sum_of_each",
     "take",
     "to_floats",
     "to_integers",
@@ -186,4 +193,5 @@ __all__ = [
     "write_f64_to_f32",
     "write_f64_to_half",
     "write_i64",
+    "write_mask",
 ]

@@ -1,4 +1,4 @@
-"""Single elements, sums and maxima across a vector, a transposition."""
+"""Single elements, sums and maxima across a vector and of sixteen vectors at once, a transposition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import types
 from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import intrinsic
-from softgrad.backends.numba_cpu.lanes.vectors import F32, F64, I32, I64, f32, pointer_to
+from softgrad.backends.numba_cpu.lanes.vectors import F32, F64, I1, I16, I32, I64, f32, f64, llvm_call, pointer_to
 
 
 @intrinsic
@@ -83,6 +83,81 @@ def _max(builder: Any, a: Any, b: Any) -> Any:
 sum_across, max_across = _halving(_add), _halving(_max)
 
 
+def _sixteen(builder: Any, address: Any) -> list[Any]:
+    return [builder.load(pointer_to(builder, builder.add(address, I64(64 * i)), f32.llvm), align=4) for i in range(16)]
+
+
+def _folded(builder: Any, emit: Callable[[Any, Any, Any], Any], a: Any, b: Any, low: tuple[int, ...], step: int) -> Any:
+    """emit(one half of a and b, the other half): `low` picks the one from a then b, the other lies `step` further."""
+
+    def mix(*picks):
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), list(picks)))
+
+    return emit(builder, mix(*low), mix(*(i + step for i in low)))
+
+
+def _quarters(builder: Any, emit: Callable[[Any, Any, Any], Any], rows: list[Any]) -> list[Any]:
+    """Of sixteen vectors, four: the i-th holds four partial results each of rows i, i + 4, i + 8, i + 12."""
+    halves = (*range(8), *range(16, 24))
+    rows = [_folded(builder, emit, rows[i], rows[i + 4], halves, 8) for i in (0, 1, 2, 3, 8, 9, 10, 11)]
+    quarters = tuple(8 * q + i for q in range(4) for i in range(4))
+    return [_folded(builder, emit, rows[i], rows[i + 4], quarters, 4) for i in range(4)]
+
+
+@intrinsic
+def max_of_each(typing_context, address):
+    """The largest element of each of sixteen vectors in memory: a third of the shuffles of a transposition."""
+
+    def codegen(context, builder, sig, args):
+        rows = _quarters(builder, _max, _sixteen(builder, args[0]))
+        pairs = tuple(q + i for q in range(0, 16, 4) for i in (0, 1, 16, 17))
+        rows = [_folded(builder, _max, rows[i], rows[i + 1], pairs, 2) for i in (0, 2)]
+        return _folded(builder, _max, *rows, tuple(q + i for q in range(0, 16, 4) for i in (0, 2, 16, 18)), 1)
+
+    return signature(f32, types.int64), codegen
+
+
+@intrinsic
+def sum_of_each(typing_context, address):
+    """The sums of sixteen vectors in memory, float64, of the first eight and of the others.
+
+    Of a vector's elements four are added in float32, (x₀ + x₈) + (x₄ + x₁₂) and so on, and the four sums in float64.
+    """
+
+    def codegen(context, builder, sig, args):
+        rows = _quarters(builder, _add, _sixteen(builder, args[0]))
+        sums = []
+        for start in (0, 8):
+            picks = ir.Constant(ir.VectorType(I32, 8), list(range(start, start + 8)))
+            wide = [builder.fpext(builder.shuffle_vector(row, row, picks), f64.llvm) for row in rows]
+            wide = [_folded(builder, _add, wide[i], wide[i + 1], (0, 8, 2, 10, 4, 12, 6, 14), 1) for i in (0, 2)]
+            sums.append(_folded(builder, _add, *wide, (0, 1, 8, 9, 4, 5, 12, 13), 2))
+        return context.make_tuple(builder, sig.return_type, sums)
+
+    return signature(types.UniTuple(f64, 2), types.int64), codegen
+
+
+@intrinsic
+def write_mask(typing_context, address, mask):
+    """Sixteen lanes of a mask as the bits of a 16-bit number in memory."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(builder.bitcast(args[1], I16), pointer_to(builder, args[0], I16), align=2)
+        return context.get_dummy_value()
+
+    return signature(types.none, types.int64, mask), codegen
+
+
+@intrinsic
+def first_bit(typing_context, word):
+    """The lowest bit that is set in an int64; 64 if none is."""
+
+    def codegen(context, builder, sig, args):
+        return llvm_call(builder, "llvm.cttz.i64", I64, [args[0], I1(0)])
+
+    return signature(types.int64, types.int64), codegen
+
+
 @intrinsic
 def transpose(typing_context, source, target):
     """Sixteen vectors in memory, transposed into sixteen others: 64 shuffles of two vectors each."""
@@ -97,9 +172,7 @@ def transpose(typing_context, source, target):
         def quarters(a, b, *picks):
             return mix(a, b, *(4 * p + i for p in picks for i in range(4)))
 
-        rows = [
-            builder.load(pointer_to(builder, builder.add(args[0], I64(64 * i)), f32.llvm), align=4) for i in range(16)
-        ]
+        rows = _sixteen(builder, args[0])
         columns = [None] * 16
         blocks = []  # [g][c]: rows 4g … 4g + 3 of columns c, 4 + c, 8 + c, 12 + c, a quarter for each column
         for g in range(0, 16, 4):
