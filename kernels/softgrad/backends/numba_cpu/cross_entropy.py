@@ -86,7 +86,7 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt))
     else:
         kernel = cross_entropy_middle if has_middle_rows(z) else cross_entropy_columns
-        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, fmt))
+        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, past_caches, fmt))
     if hard is not None:
         _by_tiles(problem, laid, values, grad, hard)
 

@@ -19,12 +19,11 @@ from softgrad.backends.numba_cpu.lanes import (
     write_f32,
 )
 from softgrad.backends.numba_cpu.middle import (
-    STAGE,
+    NUMBERS,
     TERMS,
-    exponentials,
+    exponentials_of_others,
     largest,
     set_at_target,
-    sums,
     write_scaled,
 )
 from softgrad.backends.numba_cpu.sixteen import whole_shift
@@ -35,11 +34,13 @@ from softgrad.backends.numba_cpu.wide import fill_row
 
 
 @kernel
-def cross_entropy_middle(counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, fmt):
+def cross_entropy_middle(
+    counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt
+):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
-    numbers, terms = stage + STAGE, stage + TERMS
+    terms = stage + TERMS
     tiles = (rows + 15) >> 4
-    written = grad if grad[0] != 0 else z
+    written = grad if grad[0] != 0 and not streams else z
     first = take(counter) * chunk
     while first < tiles:
         for i in range(first, min(first + chunk, tiles)):
@@ -47,18 +48,15 @@ def cross_entropy_middle(counter, chunk, hard, stage, rows, classes, z, indices,
             t = targets_of(indices, tile)
             m = largest(z, tile, stage, fmt)
             N = whole_shift(m)
-            exponentials(z, terms, tile, N, numbers, written, written, fmt)
-            # The target's term stays out of the sum.
-            set_at_target(terms, tile, indices, f32s(0.0), numbers)
-            low, high = sums(terms, tile, stage)
-            z_t = logits_at(z, tile, indices, numbers, fmt)
+            z_t = logits_at(z, tile, indices, stage + NUMBERS, fmt)
+            low, high = exponentials_of_others(z, terms, tile, N, stage, indices, written, written, fmt)
             counts, keep, factor, rest, at_t = settle(tile, t, m, N, z_t, low, high, weights, scales, by, loss, hard)
             if grad[0] != 0:
                 if by == 0.0:
                     counts = i32s(0)
                 fill_others(grad, tile, counts, t, by, fmt)
-                set_at_target(terms, tile, indices, at_t, numbers)
-                write_scaled(terms, grad, tile, factor, rest, keep & counts, numbers, fmt)
+                set_at_target(terms, tile, indices, at_t, stage)
+                write_scaled(terms, grad, tile, factor, rest, keep & counts, stage, streams, fmt)
         first = take(counter) * chunk
 
 

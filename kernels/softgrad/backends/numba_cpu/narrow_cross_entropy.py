@@ -22,7 +22,9 @@ from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
 @kernel
-def cross_entropy_columns(counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, fmt):
+def cross_entropy_columns(
+    counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt
+):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
     columns = stage + 1024
     tiles = tiles_of(z, rows)

@@ -50,8 +50,9 @@ FLOAT32 = np.float32(0)
 
 @kernel
 def product_columns(
-    counter, chunk, hard, stage, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, v_fmt, fmt
-):
+    counter, chunk, hard, stage, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams,
+    v_fmt, fmt,
+):  # fmt: skip
     """One of the three of every tile not taken.  What float32 will not do for is listed: tangent · rows + row."""
     columns = stage + 1024
     v_columns = columns + 64 * ((classes + 15) >> 4 << 4)

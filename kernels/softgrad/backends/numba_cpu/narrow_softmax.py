@@ -13,7 +13,7 @@ from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 
 
 @kernel
-def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, out, fmt):
+def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, out, streams, fmt):
     """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
     columns = stage + 1024
     terms = columns if operation == SOFTMAX else columns + 64 * ((classes + 15) >> 4 << 4)
@@ -59,5 +59,5 @@ def softmax_columns_few(z, out, hard, operation, fmt):
     of_out = (out.ctypes.data, out.strides[0], out.strides[1], out.strides[2], 0, inner)
     stage = address + (-address & 63)
     softmax_columns(
-        counter.ctypes.data, 1, hard.ctypes.data, stage, outer * inner, classes, operation, of_z, of_out, fmt
+        counter.ctypes.data, 1, hard.ctypes.data, stage, outer * inner, classes, operation, of_z, of_out, False, fmt
     )  # fmt: skip

@@ -132,12 +132,13 @@ def _by_sixteen(kernel: Any, operation: int, kind: int, v: Array, z: Array, out:
     outer, classes, inner = z.shape
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
-    of_z, v_fmt, fmt = describe(z), FORMATS[v.dtype], FORMATS[z.dtype]
+    of_z, past_caches = describe(z), streams(out, v, z)
+    v_fmt, fmt = FORMATS[v.dtype], FORMATS[z.dtype]
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         kernel(
             counter, chunk, hard, scratch, outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out,
-            out_step, v_fmt, fmt,
+            out_step, past_caches, v_fmt, fmt,
         )  # fmt: skip
 
     _redo(operation, kind, share_sixteen(z, run, count), v, z, out)

@@ -5,7 +5,7 @@ part of the constant that rounds z / ln 2, and costs nothing, where z − m woul
 error.  What remains is as in `functions`: n = z / ln 2 rounded, r = z − n ln 2 in two parts, the first of nine bits so
 that n times it is exact, exp(r) = 1 + r + r² Q(r), 2ⁿ a shift.  0.7 ulp.
 
-That holds for rows with |m| < LARGEST: a logit further than 190 ln 2 below it is 0 in any case, and for the others
+That holds for rows with |m| < LARGEST: e is 0 further than 190 ln 2 below m, and for nearer logits
 |n| · 2⁻²⁴ · (ln 2's second part) stays an eighth of an ulp.  Other rows are left to the float64 tiles.
 
 The lift keeps terms that are below the smallest normal number as probabilities, for the sake of their sum.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from softgrad.backends.numba_cpu.compiling import inlined
 from softgrad.backends.numba_cpu.functions import LIFT as FULL_LIFT
 from softgrad.backends.numba_cpu.functions import exp_lifted, log1p
-from softgrad.backends.numba_cpu.lanes import bits, f32s, f64s, floats, fma, where
+from softgrad.backends.numba_cpu.lanes import bits, f32s, f64s, floats, fma, larger, where
 
 LARGEST = 800.0
 LIFT = 64
@@ -25,18 +25,19 @@ LN_2 = 0.6931471805599453
 _LN2_HIGH, _LN2_LOW = 355 / 512, LN_2 - 355 / 512
 ROUNDER = 1.5 * 2.0**23 + 127 + LIFT  # 127: the bias of float32's exponent
 _FROM_FULL_LIFT = 2.0 ** (LIFT - FULL_LIFT)
-REACH = 126 + LIFT - 1  # 2^(LIFT − REACH) is a normal number
+REACH = 127 + LIFT  # the exponent field of 2^(LIFT − REACH) is 0, and so are its bits: products with it are 0
 
 
 @inlined
 def shift(n):
-    """The constants of a row with N = n: what rounds and shifts, and the lowest logit that is not 0."""
+    """The constants of a row with N = n: what rounds and shifts, and a logit whose e is 0."""
     return f32s(ROUNDER - n), f32s((n - REACH) * LN_2)
 
 
 @inlined
 def exp_shifted(z, rounder, lowest):
-    """2^(LIFT − N) exp(z), f32; 0 below `lowest`, NaN where z is."""
+    """2^(LIFT − N) exp(z), f32; 0 up to `lowest`, NaN where z is."""
+    z = larger(lowest, z)  # what this costs a comparison afterwards would cost too, but beside products, not sums
     t = fma(z, f32s(LOG2_E), rounder)
     n = t - rounder
     r = fma(n, f32s(-_LN2_LOW), fma(n, f32s(-_LN2_HIGH), z))
@@ -46,7 +47,7 @@ def exp_shifted(z, rounder, lowest):
     q = fma(r, q, f32s(0.4999999403953552))
     q = fma(r, q, f32s(1.0))
     q = fma(r, q, f32s(1.0))
-    return where(z < lowest, f32s(0.0), q * floats(bits(t) << 23))
+    return q * floats(bits(t) << 23)
 
 
 @inlined

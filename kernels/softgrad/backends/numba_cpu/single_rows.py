@@ -82,7 +82,7 @@ def share_sixteen(z: Array, run: Callable[[int, int, int, int], None], results: 
     """The same for a kernel that takes sixteen rows side by side."""
     outer, classes, inner = z.shape
     tiles = outer * -(-inner // 16) if inner >= 16 else -(-outer * inner // 16)
-    return _share(z, run, tiles, 16 * classes, results, 4096 + 2048 + 2 * 64 * (classes + 16))
+    return _share(z, run, tiles, 16 * classes, results, 4096 + 2 * 64 * (classes + 16))
 
 
 class Together(NamedTuple):

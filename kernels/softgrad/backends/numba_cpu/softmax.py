@@ -61,7 +61,8 @@ def logsumexp(z: Array) -> Array:
     elif has_long_rows(z):
         _by_rows(LOGSUMEXP, z, of_out, past_caches=False)
     else:
-        _by_sixteen(softmax_middle if has_middle_rows(z) else softmax_columns, LOGSUMEXP, z, of_out)
+        kernel = softmax_middle if has_middle_rows(z) else softmax_columns
+        _by_sixteen(kernel, LOGSUMEXP, z, of_out, past_caches=False)
     return out
 
 
@@ -106,15 +107,15 @@ def _side_by_side(kernel: Any, few: Any, operation: int, z: Array, out: Array) -
     if z.size <= FEW and z.flags.aligned and out.flags.aligned:
         _few(few, operation, z, out)
     else:
-        _by_sixteen(kernel, operation, z, describe(out))
+        _by_sixteen(kernel, operation, z, describe(out), past_caches=streams(out, z))
 
 
-def _by_sixteen(kernel: Any, operation: int, z: Array, of_out: Described) -> None:
+def _by_sixteen(kernel: Any, operation: int, z: Array, of_out: Described, *, past_caches: bool) -> None:
     outer, classes, inner = z.shape
     fmt, of_z = FORMATS[z.dtype], describe(z)
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        kernel(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, of_out, fmt)
+        kernel(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, of_out, past_caches, fmt)
 
     hard = share_sixteen(z, run)
     if hard is not None:

@@ -1,0 +1,24 @@
+"""Results larger than the caches, written past them.
+
+Else the processor would read each line of the result from memory before it is overwritten, half as much traffic again.
+"""
+
+from __future__ import annotations
+
+from softgrad.backends.numba_cpu.compiling import helper
+from softgrad.backends.numba_cpu.lanes import load_f32, size_of, store_first, stream
+
+
+@helper
+def write_run(source, out_at, count, fmt):
+    """Numbers side by side, float32 at source, count ≥ 16; a sixteen that begins or ends within a line takes no part.
+
+    out_at is a multiple of a number's size.
+    """
+    size = size_of(fmt)
+    j = (-out_at % (16 * size)) // size
+    store_first(out_at, load_f32(source), j, fmt)
+    while j + 16 <= count:
+        stream(out_at + size * j, load_f32(source + 4 * j), fmt)
+        j += 16
+    store_first(out_at + size * j, load_f32(source + 4 * j), count - j, fmt)
