@@ -129,6 +129,28 @@ def test_slices_strides_and_in_place(classes):
     np.testing.assert_array_equal(strided, whole[1])
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_results_written_past_the_caches(classes, name, monkeypatch):
+    """As large ones are; from addresses within a line, too."""
+    z, t, v = problem(classes, 38)
+    z, v = z.astype(DTYPES[name]), v.astype(DTYPES[name])
+    t[20] = -100  # a tile of sixteen rows that are not all written alike
+    expected = results(z, t, v)
+    monkeypatch.setattr(single_rows, "LARGE_BYTES", 0)
+    assert_same(results(z, t, v), expected)
+    for offset in (1, 3, 16):
+        place = np.full(z.size + 64, 7.0, z.dtype)
+        out = place[offset : offset + z.size].reshape(z.shape)
+        softgrad.softmax(z, out=out)
+        np.testing.assert_array_equal(out, expected[0])
+        softgrad.cross_entropy_grad(z, t, reduction="none", out=out)
+        np.testing.assert_array_equal(out, expected[4])
+        softgrad.softmax_vjp(v[1], logits=z, out=out)
+        np.testing.assert_array_equal(out, expected[2][1])
+        assert (place[:offset] == 7.0).all() and (place[offset + z.size :] == 7.0).all()
+
+
 def test_eight_python_threads(forced_threads):
     problems = [problem(classes, 64) for classes in (10, 100, 2000)]
     expected = [results(*p) for p in problems]
