@@ -148,7 +148,8 @@ def test_results_written_past_the_caches(classes, name, monkeypatch):
         np.testing.assert_array_equal(out, expected[4])
         softgrad.softmax_vjp(v[1], logits=z, out=out)
         np.testing.assert_array_equal(out, expected[2][1])
-        assert (place[:offset] == 7.0).all() and (place[offset + z.size :] == 7.0).all()
+        assert (place[:offset] == 7.0).all()
+        assert (place[offset + z.size :] == 7.0).all()
 
 
 def test_eight_python_threads(forced_threads):
