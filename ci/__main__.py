@@ -57,6 +57,11 @@ def lint(arguments: list[str]) -> int:
     return max([python.run(["-m", *check]) for check in checks])
 
 
+def sanitize(arguments: list[str]) -> int:
+    """run every CUDA kernel on the CPU under AddressSanitizer, UBSan and ThreadSanitizer; an hour"""
+    return environment.set_up(DEVELOP).run(["-m", "pytest", "--slow", "tests/test_sanitizers.py", *arguments])
+
+
 def bench(arguments: list[str]) -> int:
     """measure speed and accuracy against the peers (--quick, --report, --compare, --help)"""
     return environment.set_up(BENCH).run(["-m", "bench", *arguments])
@@ -91,7 +96,7 @@ def gpu(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {command.__name__: command for command in (demo, test, lint, bench, gpu)}
+COMMANDS = {command.__name__: command for command in (demo, test, lint, sanitize, bench, gpu)}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -77,6 +77,39 @@ def test_every_kernel_compiles_without_spills(architecture):
         judge(kernel, architecture)
 
 
+def ptx(kernel):
+    """The kernel's instructions, before the assembler."""
+    from cuda.bindings import nvrtc
+
+    def checked(answer):
+        error, *rest = answer
+        assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS, error
+        return rest[0] if rest else None
+
+    options = [b"--gpu-architecture=compute_90", b"-std=c++17", b"--ftz=true", b"--fmad=false"]
+    program = checked(nvrtc.nvrtcCreateProgram(kernel.text().encode(), b"kernel.cu", 0, [], []))
+    checked(nvrtc.nvrtcCompileProgram(program, len(options), options))
+    text = bytearray(checked(nvrtc.nvrtcGetPTXSize(program)))
+    checked(nvrtc.nvrtcGetPTX(program, text))
+    return text.decode()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", [1024, 8192])
+def test_rows_at_any_address_are_read_and_written_in_words(dtype, classes):
+    """Aligned chunks by one load of 16 bytes, others by two, and either by one store; the rest is at a row's ends."""
+    itemsize = kernels.ITEMSIZE[dtype]
+    regime = regimes.keeping(classes, itemsize, contiguous=True, clusters=True)
+    kernel = kernels.softmax("PROBABILITIES", dtype, regime)
+    functions = re.split(r"(?=\n\.(?:func|visible))", ptx(kernel))
+    (body,) = [text for text in functions if ".entry" in text.split("{")[0]]
+    (store_warp,) = [text for text in functions if "store_warp" in text.split("{")[0] and "{" in text]
+    loads, stores = (re.findall(rf"\b{kind}(?:\.global)?(\.v4)?\.[bufs]\d+", body) for kind in ("ld", "st"))
+    assert loads == [".v4"] * 3 * regime.chunks
+    assert stores == [".v4"] * regime.chunks
+    assert store_warp.count(".v4") == 1
+
+
 def test_a_spill_would_be_seen():
     kernel = kernels.cross_entropy("float32", regimes.block(512, 8, 4))  # 32 registers for 32 numbers
     assert compiled(kernel, "sm_90")[1] > 0

@@ -113,8 +113,6 @@ def test_options(options):
                     true_loss, true_grad = truth.cross_entropy_value_and_grad(z, t, **every)
                     judge(loss, true_loss, ("loss", name, case), within)
                     judge(grad, true_grad, ("gradient", name, case), within)
-                    if str(case) in ("huge", "others flushed") and name == "float64":
-                        continue  # a mean of tangents below float64's smallest normal number
                     for function in ("cross_entropy_jvp", "cross_entropy_hvp"):
                         got = getattr(softgrad, function)(v, logits=z, targets=t, **every)
                         true = getattr(truth, function)(v, logits=z, targets=t, **every)

@@ -78,7 +78,7 @@ def _entry(kernel: Kernel) -> str:
         f'\n#line 1 "{kernel.name}"\n'
         f'extern "C" void {kernel.name}(unsigned blocks, int order, const {kernel.struct}* of_launch) {{\n'
         f"  const emulator::Flushing flushing({flushes});\n"
-        f"  emulator::launch(blocks, {regime.threads}, {regime.blocks}, {regime.shared_bytes}, order, [of_launch] {{\n"
+        f"  emulator::launch(blocks, {regime.threads}, {regime.blocks}, {kernel.shared_bytes}, order, [of_launch] {{\n"
         f"    const {kernel.struct}& arguments = *of_launch;\n    {kernel.call};\n  }});\n}}\n"
     )
 

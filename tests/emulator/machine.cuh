@@ -7,7 +7,8 @@
 //   * shared memory is allocated at its exact size and filled with NaN before each block: reads of what nobody wrote
 //     poison the result, overruns are found by AddressSanitizer;
 //   * a barrier that some threads never reach, or lanes that exchange with lanes elsewhere, abort with a report;
-//   * with ThreadSanitizer the fibers are threads to it, and barriers are what orders them: a race check.
+//   * with ThreadSanitizer the fibers are threads to it, and barriers are what orders them: a race check, between the
+//     blocks of a launch too.
 //
 // Kernels that compute in float run with subnormal numbers flushed to 0, as under -ftz=true (on x86-64, where the machine
 // can be told so).  Not modelled: performance, and blocks that run at the same time (those of a cluster do).
@@ -336,6 +337,10 @@ inline void launch(unsigned blocks, unsigned threads, unsigned cluster_size, siz
         // A thread leaves its last frames behind, and their red zones on its stack.
         __asan_unpoison_memory_region(fiber.stack.get(), STACK_BYTES);
 #endif
+#ifdef EMULATOR_TSAN
+        // A new stack, for what another block's thread left on it would look like a race.
+        fiber.stack.reset(new char[STACK_BYTES]);
+#endif
         prepare(fiber.context, fiber.stack.get(), run_thread);
 #ifdef EMULATOR_TSAN
         fiber.tsan = __tsan_create_fiber(0);
@@ -358,11 +363,12 @@ inline void launch(unsigned blocks, unsigned threads, unsigned cluster_size, siz
       }
       if (!moved) report(fibers, first, "deadlock");
     }
-    acquire(&machine.end);
 #ifdef EMULATOR_TSAN
     for (auto& fiber : fibers) __tsan_destroy_fiber(fiber->tsan);
 #endif
   }
+  // Not before: blocks run in turn here, but nothing orders them on a device.
+  acquire(&machine.end);
 }
 
 inline Index thread_index() { return Index{(unsigned)machine.running->thread, 0, 0}; }
@@ -441,6 +447,27 @@ DEVICE X exchange(X x, int distance) {
   return x;
 }
 
+DEVICE Words4 of_next_lane(Words4 x) {
+  static_assert(sizeof(Words4) <= emulator::LARGEST_EXCHANGE, "fits a slot");
+  emulator::Unwatched unwatched;
+  emulator::Fiber& fiber = *emulator::machine.running;
+  emulator::Warp& warp = fiber.block->warps[fiber.thread / 32];
+  const int lane = fiber.thread % 32, turn = fiber.turn;
+  fiber.turn ^= 1;
+  std::memcpy(warp.slot[turn][lane], &x, sizeof x);
+  emulator::meet(warp.meeting, emulator::Waits::WARP, false);
+  std::memcpy(&x, warp.slot[turn][lane < 31 ? lane + 1 : 31], sizeof x);
+  return x;
+}
+DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return (uint32)(((uint64)high << 32 | low) >> bits); }
+DEVICE void load_two(const void* from, Words4& a, Words4& b) {
+  emulator::Unwatched unwatched;  // of the bytes that are not used
+  a = ((const Words4*)from)[0];
+  b = ((const Words4*)from)[1];
+}
+DEVICE void warp_barrier() {
+  emulator::meet(emulator::machine.running->block->warps[emulator::machine.running->thread / 32].meeting, emulator::Waits::WARP, true);
+}
 DEVICE unsigned char* shared_memory() { return (unsigned char*)emulator::machine.running->block->shared.get(); }
 DEVICE int cluster_rank() { return (int)emulator::machine.running->block->rank; }
 DEVICE void cluster_barrier() {
@@ -454,9 +481,18 @@ DEVICE X peer_read(const X* p, int rank) {
   return x;
 }
 
-DEVICE uint32 take_ticket(uint32* counter) { return (*counter)++; }
+// Behind its fence an atomic orders what blocks have written and read.
+DEVICE uint32 take_ticket(uint32* counter) {
+  emulator::Unwatched unwatched;
+  emulator::release(counter);
+  emulator::acquire(counter);
+  return (*counter)++;
+}
 DEVICE void publish() {}
-DEVICE void lower_to(uint64* number, uint64 x) { *number = x < *number ? x : *number; }
+DEVICE void lower_to(uint64* number, uint64 x) {
+  emulator::Unwatched unwatched;
+  *number = x < *number ? x : *number;
+}
 template <class X>
 DEVICE X fresh(const X* p) {
   return *p;

@@ -351,7 +351,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
         kernel, device = functions[f]
         assert device == context_device(), "a function of another context"
         assert (grid_y, grid_z, block_y, block_z, extra) == (1, 1, 1, 1, 0)
-        assert (block, shared_mem) == (kernel.regime.threads, kernel.regime.shared_bytes)
+        assert (block, shared_mem) == (kernel.regime.threads, kernel.shared_bytes)
         (pointer,) = (ctypes.c_void_p * 1).from_address(kernel_params)
         arguments = ctypes.string_at(pointer, argument_bytes(kernel))
         machine.do(lambda: run(kernel, grid, arguments), stream, device, kernel.function)

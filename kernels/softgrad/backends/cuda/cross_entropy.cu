@@ -24,9 +24,9 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
   Rows row(team, classes);
-  row.load(z, -infinity<Real>());
+  load_row(a.z, a.shape, z, -infinity<Real>(), row);
   Charge<Real> charge(a, at);
-  const Real z_t = present ? team.kept([&] { return z[charge.t]; }) : Real(0);
+  const Real z_t = team.kept([&] { return present ? z[charge.t] : Real(0); });
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
@@ -62,7 +62,7 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
     put_per_row<T>(a, a.loss, at, dead ? 0.0 : broken ? nan<double>() : loss);
   }
   if (a.grad.data) {
-    const Span<T, Real> grad(a.grad, at, classes);
+    const Results<T, Real, Team, V> grad(a.grad, a.shape, at, classes);
     Sum<Real> mass = product(charge.scale.high, charge.weight);
     mass.low += charge.scale.low * charge.weight;
     const Factor<Real> factor(mass, s);
@@ -89,6 +89,7 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
         grad.store(j, x);
       });
     }
+    grad.done();
   }
   team.leave();
 }

@@ -12,6 +12,7 @@ namespace softgrad {
 template <bool HESSIAN, class T, class TT, class TV, class Team>
 DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
   using Real = double;
+  using F = Format<Real>;
   using Loss = LossRow<T, TT, Real, Team>;
   using Stored = typename Computing<T>::Real;
   constexpr int WIDTH = Loss::WIDTH;
@@ -32,8 +33,8 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
   Strided v_row = a.v, out_row = a.out;
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Real> v(v_row, at, classes);
-    const Real v_ref = classes == 0 ? 0.0 : team.kept([&] {
-      return v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
+    const Real v_ref = team.kept([&] {
+      return classes == 0 ? 0.0 : v[reference] * (capped ? loss.cap.slope(loss.z[reference]) : 1.0);
     });
     // u of a chunk; a masked class has none.
     const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) INLINED {
@@ -72,20 +73,26 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
       moment.add(tree_sum(u));
       drift.add(tree_sum(d));
     });
-    const Real mean = all_of(team, moment).value() / row.s.value();
+    // A mean may lie below the smallest normal number, and yet be all there is: as a lifted number it keeps its digits.
+    const Real drop = 0.25 * F::NEAR_DROP;
+    const Real lifted_mean = all_of(team, moment).value() / (row.s.value() * drop), mean = lifted_mean * drop;
     const Real zeta = 2.0 * charge.zeta, v_mean = v_ref * inverse + mean;
 
     if constexpr (!HESSIAN) {
       drift = all_of(team, drift);
-      Real slope = (h + row.spread) * mean - drift.value();
-      if (zeta != 0.0) slope += zeta * row.lse * v_mean;
-      if (present && team.speaks()) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : 0.5 * slope * unit);
+      Real half = -0.5 * drift.value();
+      if (zeta != 0.0) half += 0.5 * zeta * row.lse * v_mean;
+      half = half * unit + scaled(0.5 * (h + row.spread) * lifted_mean, drop, unit);
+      if (present && team.speaks()) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : half);
       out_row.data = (char*)out_row.data + a.out_step * (a.summed ? (int64)sizeof(double) : (int64)sizeof(Stored));
     } else {
-      const Span<T, Real> out(out_row, at, classes);
+      const Results<T, Real, Team, 0> out(out_row, a.shape, at, classes);
       const Real but_h = row.spread + zeta * row.lse, scale = charge.scale.value();
+      // F and ζ in units of a power of two: with lse near the end of the range, F is too.
+      const Real all_mass = h + but_h, unit_f = unit_for(Larger{}(magnitude(all_mass), magnitude(zeta)));
+      const Real f = all_mass / unit_f, zeta_v_mean = zeta == 0.0 ? 0.0 : zeta / unit_f * v_mean;
       const Factor<Real> by(scale * unit, row.s);
-      const Factor<Real> all(scale * (h + but_h), row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
+      const Factor<Real> all(scale * all_mass, row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
       const Real at_t = all_but_h(row.e_t) - only_h(row.rest_t.value());
       loss.each([&](int64 j, Real(&x)[WIDTH]) {
         Real d[WIDTH], u[WIDTH], z[WIDTH], w[WIDTH];
@@ -99,9 +106,9 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
         for (int i = 0; i < WIDTH; ++i) {
           const Real e = shift.exp(x[i]);
           const bool masked = x[i] == -infinity<Real>();
-          Real y = (h + but_h) * (u[i] * inverse - mean);
-          if (zeta != 0.0) y += zeta * v_mean;
-          y = masked ? 0.0 : by(e * y);
+          u[i] *= inverse;
+          const Real lifted = u[i] == 0.0 ? -lifted_mean * (e * drop) : (u[i] - mean) * e;
+          Real y = masked ? 0.0 : by(f * lifted + zeta_v_mean * e, unit_f);
           if (capped && !masked) {
             const Real g = (j + i == loss.masses.t ? at_t : all(e)) - scale * d[i];
             y = y * loss.cap.slope(z[i]) + g * loss.cap.curvature(z[i]) * w[i];

@@ -11,6 +11,7 @@ from softgrad.backends.cuda.sources import amalgamated
 
 C_TYPES = {"float64": "double", "float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+SIZES = {C_TYPES[name]: size for name, size in ITEMSIZE.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,16 @@ class Kernel:
         if not self.regime.cut:
             return f"{self.instance}(arguments)"
         return f"{self.instance}(arguments.kernel, {_qualified(self.regime.team)}(arguments.segments))"
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block: what its threads agree through and, of short rows, the block's (slabs.cuh)."""
+        regime = self.regime
+        if regime.kind != "lanes" or regime.size >= 32 or not regime.chunks:
+            return regime.shared_bytes
+        sizes = [SIZES[a] for a in self.arguments[:-1] if a in SIZES]
+        elements = regime.threads * regime.chunks * (16 // SIZES[C_TYPES[self.dtype]])
+        return regime.shared_bytes + elements * max(sizes) + 16
 
     def text(self) -> str:
         """The source of a module that holds this kernel alone."""

@@ -1,6 +1,6 @@
 // What every cross-entropy kernel is told, and what it finds out about a row before it looks at the logits.
 #pragma once
-#include "rows.cuh"
+#include "slabs.cuh"
 
 namespace softgrad {
 

@@ -69,6 +69,23 @@ DEVICE X exchange(X x, int distance) {
   return x;
 }
 
+// The words of the next lane (lane 31 gets its own); every lane of the warp takes part.
+DEVICE Words4 of_next_lane(Words4 x) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) x.w[i] = __shfl_down_sync(0xffffffffu, x.w[i], 1);
+  return x;
+}
+// The lower half of (high, low) shifted right.
+DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return __funnelshift_r(low, high, bits); }
+// Two words from an aligned address.  Others may be writing those of their bytes that are not used.
+DEVICE void load_two(const void* from, Words4& a, Words4& b) {
+  a = ((const Words4*)from)[0];
+  b = ((const Words4*)from)[1];
+}
+
+// Orders what a warp's lanes have read and written.
+DEVICE void warp_barrier() { __syncwarp(); }
+
 // Dynamic shared memory.
 DEVICE unsigned char* shared_memory() {
   extern __shared__ __align__(16) unsigned char softgrad_shared[];

@@ -121,7 +121,7 @@ struct LossRow {
     const Shift<Real> shift(to.finite ? to.m : Real(0));
     const Real e_k = shift.exp(to.finite ? to.m : Real(0));
     const bool has_t = masses.t >= 0 && classes > 0;
-    to.z_t = has_t ? team.kept([&] { return cap(z[masses.t]); }) : -infinity<Real>();
+    to.z_t = team.kept([&] { return has_t ? cap(z[masses.t]) : -infinity<Real>(); });
     to.e_t = has_t ? shift.exp(to.z_t) : Real(0);
 
     // Neither t nor the largest classes are in this sum: both are added where they belong, never taken away.

@@ -9,7 +9,7 @@
 // Tangents are carried divided by a power of two, the unit of their row, so that products with lifted exponentials stay
 // in range.  Where a lane keeps the point, it keeps the tangent too, read before anything is waited for, as far as 128
 // registers hold both; else tangents are read again at each walk, from the caches.
-#include "rows.cuh"
+#include "slabs.cuh"
 
 namespace softgrad {
 
@@ -41,11 +41,11 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Real) <= 64;
   Real kept_v[KEEPS ? V : 1][WIDTH];
   const auto keep_v = [&](int first) INLINED {
-    if constexpr (KEEPS) Span<TV, Real>(v_row, at, classes).template load_all<V, Rows::Steps::STEP>(first, Real(0), kept_v);
+    if constexpr (KEEPS) load_row<Team, V, Rows::Steps::STEP>(v_row, a.shape, Span<TV, Real>(v_row, at, classes), first, Real(0), kept_v);
   };
 
   Rows row(team, classes);
-  row.load(point, -infinity<Real>());
+  load_row(a.point, a.shape, point, -infinity<Real>(), row);
   keep_v(row.steps.first);
   const Real lifted_one = Shift<Real>(Real(0)).exp(Real(0));
   Real m = -infinity<Real>();
@@ -79,8 +79,8 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
 
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Real> v(v_row, at, classes);
-    const Span<T, Real> out(out_row, at, classes);
-    const Real v_k = MODE == LOG_VJP || classes == 0 ? Real(0) : team.kept([&] { return v[k]; });
+    const Results<T, Real, Team, V> out(out_row, a.shape, at, classes);
+    const Real v_k = MODE == LOG_VJP ? Real(0) : team.kept([&] { return classes == 0 ? Real(0) : v[k]; });
     const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
       if constexpr (!KEEPS) v.load(j, v_k, u);
 #pragma unroll
@@ -148,6 +148,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
         out.store(j, x);
       });
     }
+    out.done();
     v_row.data = (TV*)v_row.data + a.v_step;
     out_row.data = (T*)out_row.data + a.out_step;
     if (tangent + 1 < a.tangents) keep_v(row.steps.first);

@@ -117,12 +117,14 @@ def keeping(
                 return columns(size, width, 16)
         return columns(16, 32, 0)
     threads = 1024 // share
+    # 8 blocks of 128 threads to a multiprocessor; 3 with two arrays of 64 bytes a thread under way.
+    resident = 8 // share if arrays == 1 else 3 if itemsize < 8 else 2
     if chunks <= 1:
-        return lanes(1, 1, 8 // share)
+        return lanes(1, 1, resident)
     # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
     for size in (1, 2, 4, 8, 16, 32):
         if chunks <= size * few:
-            return lanes(size, few, 8 // share)
+            return lanes(size, few, resident)
     # Beyond a warp's 512 numbers a barrier (some 40 ns, while other blocks run) costs less than longer rows per lane.
     # At least two blocks stay on a multiprocessor: one loads while the other computes.
     size = 64

@@ -1,10 +1,9 @@
 // A row in memory, and how a team walks over it.
 //
 // A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (one class in a Columns team); chunk c
-// belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
-// chunks are loaded element by element, from lines that the first access brought into the cache.
+// belongs to lane c mod SIZE.  The map depends on C alone, wherever the row begins (chunks.cuh).
 #pragma once
-#include "segments.cuh"
+#include "chunks.cuh"
 
 namespace softgrad {
 
@@ -31,110 +30,7 @@ struct At {
   }
 };
 
-// --- chunks --------------------------------------------------------------------------------------------------------------
-
-template <int N, class Real>
-DEVICE void unpack(const uint32 (&w)[N], Real (&x)[N], float) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = bits_float(w[i]);
-}
-template <int N>
-DEVICE void unpack(const uint32 (&w)[N], float (&x)[2 * N], float16) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    x[2 * i] = widen(float16{(uint16)(w[i] & 0xffffu)});
-    x[2 * i + 1] = widen(float16{(uint16)(w[i] >> 16)});
-  }
-}
-template <int N>
-DEVICE void unpack(const uint32 (&w)[N], float (&x)[2 * N], bfloat16) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    x[2 * i] = bits_float(w[i] << 16);
-    x[2 * i + 1] = bits_float(w[i] & 0xffff0000u);
-  }
-}
-template <int N>
-DEVICE void unpack(const uint32 (&w)[N], double (&x)[N / 2], double) {
-#pragma unroll
-  for (int i = 0; i < N / 2; ++i) x[i] = bits_float(((uint64)w[2 * i + 1] << 32) | w[2 * i]);
-}
-
-template <int N>
-DEVICE void pack(const float (&x)[N], uint32 (&w)[N], float) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) w[i] = float_bits(x[i]);
-}
-template <int N>
-DEVICE void pack(const float (&x)[2 * N], uint32 (&w)[N], float16) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) w[i] = pack_float16(x[2 * i], x[2 * i + 1]);
-}
-template <int N>
-DEVICE void pack(const float (&x)[2 * N], uint32 (&w)[N], bfloat16) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) w[i] = pack_bfloat16(x[2 * i], x[2 * i + 1]);
-}
-template <int N>
-DEVICE void pack(const double (&x)[N / 2], uint32 (&w)[N], double) {
-#pragma unroll
-  for (int i = 0; i < N / 2; ++i) {
-    w[2 * i] = (uint32)float_bits(x[i]);
-    w[2 * i + 1] = (uint32)(float_bits(x[i]) >> 32);
-  }
-}
-
-// The elements, of ITEM bytes, of a chunk that is not one aligned 16-byte word: some of them, or a stride apart, or where a
-// row begins between words.  Functions that are called, not inlined: a kernel holds its row in registers, and the code that
-// rows seldom need must not compete for them.
-template <int ITEM>
-struct Item;
-template <>
-struct Item<2> {
-  using Bits = uint16;
-};
-template <>
-struct Item<4> {
-  using Bits = uint32;
-};
-template <>
-struct Item<8> {
-  using Bits = uint64;
-};
-
-template <int ITEM>
-__device__ __noinline__ Words4 gather(const void* from, int64 stride, int count, Words4 words) {
-  using Bits = typename Item<ITEM>::Bits;
-#pragma unroll
-  for (int i = 0; i < 16 / ITEM; ++i)
-    if (i < count) {
-      const Bits x = ((const Bits*)from)[i * stride];
-      if constexpr (ITEM == 2)
-        words.w[i / 2] = i % 2 ? (words.w[i / 2] & 0xffffu) | (uint32)x << 16 : (words.w[i / 2] & 0xffff0000u) | x;
-      else if constexpr (ITEM == 4)
-        words.w[i] = x;
-      else
-        words.w[2 * i] = (uint32)x, words.w[2 * i + 1] = (uint32)(x >> 32);
-    }
-  return words;
-}
-
-template <int ITEM>
-__device__ __noinline__ void scatter(void* to, int64 stride, int count, Words4 words) {
-  using Bits = typename Item<ITEM>::Bits;
-#pragma unroll
-  for (int i = 0; i < 16 / ITEM; ++i)
-    if (i < count) {
-      Bits x;
-      if constexpr (ITEM == 2)
-        x = (Bits)(i % 2 ? words.w[i / 2] >> 16 : words.w[i / 2]);
-      else if constexpr (ITEM == 4)
-        x = words.w[i];
-      else
-        x = (uint64)words.w[2 * i + 1] << 32 | words.w[2 * i];
-      ((Bits*)to)[i * stride] = x;
-    }
-}
+// --- a row in memory -------------------------------------------------------------------------------------------------
 
 // One row of an array of T, read and written in chunks as numbers of type Real.
 template <class T, class Real>
@@ -143,11 +39,11 @@ struct Span {
   T* data;
   int64 stride;
   int64 classes;
-  bool wide;  // whole chunks of 16 bytes are aligned words
 
-  DEVICE Span(const Strided& array, const At& at, int64 classes) : data(at.in<T>(array)), stride(array.classes), classes(classes) {
-    wide = stride == 1 && (uint64)data % 16 == 0;
-  }
+  DEVICE Span(const Strided& array, const At& at, int64 classes) : data(at.in<T>(array)), stride(array.classes), classes(classes) {}
+
+  // Bytes by which the row begins behind a 16-byte boundary; −1 where its elements are no neighbours.
+  DEVICE int offset() const { return stride == 1 ? (int)((uint64)data % 16) : -1; }
 
   DEVICE Real operator[](int64 j) const { return Real(widen(data[j * stride])); }
   DEVICE void put(int64 j, Real x) const { data[j * stride] = narrow<T>((Narrow)x); }
@@ -173,19 +69,31 @@ struct Span {
     return classes - j < N ? (int)(classes - j) : N;
   }
 
+  // Whether a chunk is an aligned word, and whether it is inside two of them, within the row.
+  template <int N>
+  DEVICE bool is_word(int64 j) const {
+    return offset() == 0 && j + N <= classes;
+  }
+  template <int N>
+  DEVICE bool is_straddling(int64 j) const {
+    return offset() > 0 && j > 0 && j + 2 * N - offset() / (int)sizeof(T) <= classes;
+  }
+
   // Classes j … j + N − 1; `pad` beyond the row's end.
   template <int N>
   DEVICE void load(int64 j, Real pad, Real (&x)[N]) const {
     if constexpr (N * (int)sizeof(T) == 16) {
-      const bool whole = wide && j + N <= classes;
-      unpacked<N>(whole ? *(const Words4*)(data + j) : gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad)), x);
+      unpacked<N>(is_word<N>(j)         ? *(const Words4*)(data + j)
+                  : is_straddling<N>(j) ? straddling<sizeof(T)>(data + j, offset())
+                                        : gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad)),
+                  x);
     } else {
 #pragma unroll
       for (int i = 0; i < N; ++i) x[i] = j + i < classes ? (*this)[j + i] : pad;
     }
   }
 
-  // A lane's V chunks, STEP classes apart: where words are wide, all are under way before the first is waited for.
+  // A lane's V chunks, STEP classes apart: all words are under way before the first is waited for.
   template <int V, int STEP, int N>
   DEVICE void load_all(int first, Real pad, Real (&x)[V][N]) const {
     const int n = (int)classes;
@@ -193,16 +101,21 @@ struct Span {
       Words4 words[V];
 #pragma unroll
       for (int i = 0; i < V; ++i) words[i] = filled<N>(pad);
-      if (wide) {
+      if (offset() == 0) {
 #pragma unroll
         for (int i = 0; i < V; ++i)
-          if (first + i * STEP + N <= n) words[i] = *(const Words4*)(data + first + i * STEP);
+          if (is_word<N>(first + i * STEP)) words[i] = *(const Words4*)(data + first + i * STEP);
+      } else if (offset() > 0) {
+#pragma unroll
+        for (int i = 0; i < V; ++i)
+          if (is_straddling<N>(first + i * STEP)) words[i] = straddling<sizeof(T)>(data + first + i * STEP, offset());
       }
-      // Every chunk of a row whose words are not aligned; else the one that the row's end cuts.
+      // The chunks at the row's ends; all, where its elements are no neighbours.
 #pragma unroll
       for (int i = 0; i < V; ++i) {
         const int j = first + i * STEP;
-        if (j < n && !(wide && j + N <= n)) words[i] = gather<sizeof(T)>(data + j * stride, stride, count<N>(j), words[i]);
+        if (j < n && !is_word<N>(j) && !is_straddling<N>(j))
+          words[i] = gather<sizeof(T)>(data + j * stride, stride, count<N>(j), words[i]);
       }
 #pragma unroll
       for (int i = 0; i < V; ++i) unpacked<N>(words[i], x[i]);
@@ -212,7 +125,8 @@ struct Span {
     }
   }
 
-  template <int N>
+  // WARP: the lanes of a warp have neighbouring chunks, and all of them call this that have one.
+  template <bool WARP, int N>
   DEVICE void store(int64 j, const Real (&x)[N]) const {
     if constexpr (N * (int)sizeof(T) == 16) {
       Narrow y[N];
@@ -220,8 +134,10 @@ struct Span {
       for (int i = 0; i < N; ++i) y[i] = Narrow(x[i]);
       Words4 words;
       pack(y, words.w, T{});
-      if (wide && j + N <= classes)
+      if (is_word<N>(j))
         *(Words4*)(data + j) = words;
+      else if (WARP && offset() > 0 && j + (32 - (int)threadIdx.x % 32) * N <= classes)
+        store_warp<sizeof(T)>(data + j, offset(), words);
       else
         scatter<sizeof(T)>(data + j * stride, stride, count<N>(j), words);
     } else {
@@ -287,10 +203,6 @@ struct Row {
   Real kept[V > 0 ? V : 1][WIDTH];
 
   DEVICE Row(Team& team, int64 classes) : team(team), steps(team, classes) {}
-
-  DEVICE void load(const Span<T, Real>& span, Real pad) {
-    if constexpr (V > 0) span.template load_all<V, Steps::STEP>(steps.first, pad, kept);
-  }
 
   // visit(j, x): each chunk in turn; what is written to x is kept where V > 0.
   template <class Read, class Visit>

@@ -4,7 +4,7 @@
 //
 // s = Σ e; p = e / s.  Of log p and lse only l = log1p(rest / e_k) needs the sum, rest being that of the classes other
 // than the largest: log p = (z − m) − l, lse = m + l.
-#include "rows.cuh"
+#include "slabs.cuh"
 
 namespace softgrad {
 
@@ -28,7 +28,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
   Rows row(team, classes);
-  row.load(z, -infinity<Real>());
+  load_row(a.z, a.shape, z, -infinity<Real>(), row);
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
@@ -48,7 +48,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     s = all_of(team, s);
     const Factor<Real> over_s(ordinary ? Real(1) : nan<Real>(), s);
     const Real first = over_s.first * over_s.second;  // 1 / s is far inside the range: one factor will do
-    const Span<T, Real> out(a.out, at, classes);
+    const Results<T, Real, Team, V> out(a.out, a.shape, at, classes);
     row.each(read, [&](Index j, Real(&x)[WIDTH]) {
       if constexpr (V == 0)
 #pragma unroll
@@ -57,6 +57,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
       for (int i = 0; i < WIDTH; ++i) x[i] *= first;
       out.store(j, x);
     });
+    out.done();
   } else {
     Sum<Real> sum;
     int64 count = 0;
@@ -76,12 +77,13 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     sum.add(Real(rest.count - 1) * e_k);
     const Real l = ordinary ? log1p_of(sum.value() / e_k) : nan<Real>();
     if constexpr (MODE == LOG_PROBABILITIES) {
-      const Span<T, Real> out(a.out, at, classes);
+      const Results<T, Real, Team, V> out(a.out, a.shape, at, classes);
       row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;
         out.store(j, x);
       });
+      out.done();
     } else if (present && team.speaks()) {
       *at.in<Real>(a.out) = ordinary ? m + l : m;
     }

@@ -70,6 +70,12 @@ DEVICE Real tree_sum(const Real (&x)[N]) {
   return t[0];
 }
 
+// x · small · large, which leaves the range on the way only where the product does: small is below 1, large above.
+template <class Real>
+DEVICE Real scaled(Real x, Real small, Real large) {
+  return magnitude(x) >= Real(1) ? x * small * large : x * large * small;
+}
+
 // What an exponential is multiplied by: a · 2^LIFT / s for a sum s of exponentials, applied so that neither the factor
 // nor the product with it leaves the range, or loses digits, unless the final product does.
 template <class Real>
@@ -95,6 +101,10 @@ struct Factor {
   DEVICE explicit Factor(Real a, Sum<Real> s) : Factor(Sum<Real>(a, Real(0)), s) {}
 
   DEVICE Real operator()(Real e) const { return e * first * second; }
+  // That times a power of two that may be large.
+  DEVICE Real operator()(Real e, Real power) const {
+    return second == Real(1) ? scaled(e, first, power) : scaled(e * first, second, power);
+  }
   DEVICE bool finite() const { return is_finite(first); }
 };
 

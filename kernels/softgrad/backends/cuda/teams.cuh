@@ -22,7 +22,7 @@ struct Whole {
   DEVICE int64 begin() const { return 0; }
   DEVICE int64 end(int64 classes) const { return classes; }
   DEVICE bool walks() { return true; }
-  // A number that is read from the row between walks; in place, it may be gone after the next.
+  // A number that is read from the row between walks, by its place: in place, it may be gone once the others have agreed.
   template <class Read>
   DEVICE auto kept(Read read) {
     return read();
@@ -47,6 +47,13 @@ struct Lanes : Whole {
   template <class X, class Join>
   DEVICE X all(X x, Join join) {
     return join_lanes<W_>(x, join);
+  }
+  // An exchange between lanes orders no memory, as the barriers of other teams do.
+  template <class Read>
+  DEVICE auto kept(Read read) {
+    const auto x = read();
+    if constexpr (W_ > 1) warp_barrier();
+    return x;
   }
 };
 

@@ -27,7 +27,7 @@ class _Function:
     def __init__(self, compiled: cupy.RawKernel, kernel: Kernel) -> None:
         self.compiled, self.kernel = compiled, kernel  # kept alive
         self.pointer = compiled.kernel.ptr
-        self.threads, self.shared_bytes = kernel.regime.threads, kernel.regime.shared_bytes
+        self.threads, self.shared_bytes = kernel.regime.threads, kernel.shared_bytes
 
 
 class CupyRuntime:
