@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import softgrad
+from softgrad.backends.cuda.segments import Cutting
 from tests import truth
 from tests.cases import ADVERSARIAL, DTYPES, LARGE, MODELS, TAILS, Case
 
@@ -78,6 +79,15 @@ def test_262144_classes(case: Case) -> None:
     true_loss, true_grad = truth.cross_entropy_value_and_grad(z, t)
     truth.assert_right(loss, true_loss, np.float32, what="loss")
     truth.assert_right(grad, true_grad, np.float32, what="gradient")
+
+
+@pytest.mark.parametrize("name", ["ordinary", "others flushed", "spread", "masked", "broken rows"])
+def test_rows_cut_into_segments(name: str) -> None:
+    case = next(case for case in ADVERSARIAL if case.name == name)
+    with emulated("numba_cuda", cutting=Cutting(beyond=1, shortest=1)) as cut:
+        assert_all_right(case, DTYPES["float32"], SOFTMAX + PRODUCTS + LOSSES)
+    of_rows = [kernel for kernel in cut.ran if "check_targets" not in kernel and "divisor" not in kernel]
+    assert all("segments" in kernel for kernel in of_rows)
 
 
 def test_a_thread_s_long_sum_is_compensated() -> None:

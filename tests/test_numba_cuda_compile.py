@@ -17,6 +17,7 @@ from numba.cuda.cudadrv import nvvm
 
 from softgrad.backends.cuda import checks, kernels, loss_plans, plans, regimes
 from softgrad.backends.cuda.kernels import Kernel
+from softgrad.backends.cuda.segments import Cutting
 from softgrad.backends.numba_cuda import arguments, binaries
 from softgrad.backends.numba_cuda import kernels as numba_kernels
 from softgrad.backends.numba_cuda.rows import Place
@@ -40,9 +41,9 @@ def placed(kernel: Kernel, classes: int) -> tuple[Kernel, Place]:
 
 def kernels_of(dtype: str, classes: int, *, contiguous: bool) -> Iterator[tuple[Kernel, Place]]:
     """Every kernel for rows of so many classes."""
-    size = kernels.ITEMSIZE[dtype]
-    keeping = regimes.keeping(classes, size, contiguous=contiguous, clusters=False)
-    walking = regimes.walking(classes, contiguous=contiguous)
+    size, cut = kernels.ITEMSIZE[dtype], classes > Cutting().beyond
+    keeping = regimes.keeping(classes, size, contiguous=contiguous, clusters=False, cut=cut)
+    walking = regimes.walking(classes, contiguous=contiguous, cut=cut)
     for mode in ("PROBABILITIES", "LOG_PROBABILITIES", "LOG_SUM_EXP"):
         yield placed(kernels.softmax(mode, dtype, keeping), classes)
     yield placed(kernels.cross_entropy(dtype, keeping), classes)
@@ -57,18 +58,16 @@ def kernels_of(dtype: str, classes: int, *, contiguous: bool) -> Iterator[tuple[
 
 
 def sample() -> list[tuple[Kernel, Place]]:
-    """A kernel of every function and dtype, in every place, on teams of every kind."""
+    """Every kernel once, and every dtype, place and kind of team."""
+    shapes = [(500, True), (9000, True), (200_000, True), (100, False), (2**19, True)]
     thinned = []
     for i, dtype in enumerate(kernels.ITEMSIZE):
-        for k, (classes, contiguous) in enumerate([(500, True), (9000, True), (200_000, True), (100, False)]):
+        for k, (classes, contiguous) in enumerate(shapes):
             every = list(kernels_of(dtype, classes, contiguous=contiguous))
-            thinned += every[(3 * i + k) % 14 :: 14]
+            thinned += every[(5 * i + k) % 14 :: 14]
     fixed = [kernels.total("float"), kernels.divisor("double"), kernels.check_targets()]
-    return list(dict.fromkeys([*thinned, *(placed(kernel, 0) for kernel in fixed), copying("int8", "float16")]))
-
-
-def copying(source: str, target: str) -> tuple[Kernel, Place]:
-    return Kernel("", "copy", (source, target), kernels.TOTALS, "CopyArgs"), "nowhere"
+    copying = numba_kernels.copying("int8", "float16")
+    return list(dict.fromkeys([*thinned, *(placed(kernel, 0) for kernel in (*fixed, copying))]))
 
 
 def everything() -> list[tuple[Kernel, Place]]:
@@ -109,13 +108,24 @@ def ptx(kernel: Kernel, place: Place) -> str:
     return numba_kernels.ptx(kernel, place, (9, 0))
 
 
-def test_float32_rows_are_computed_in_float32_and_moved_16_bytes_at_a_time() -> None:
-    for dtype in ("float32", "bfloat16"):
-        regime = regimes.keeping(500, kernels.ITEMSIZE[dtype], contiguous=True, clusters=False)
-        text = ptx(kernels.softmax("PROBABILITIES", dtype, regime), "registers")
-        assert ".f64" not in text
-        assert "ld.global.v4" in text
-        assert "st.global.v4" in text
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_a_row_is_moved_16_bytes_at_a_time(dtype: str) -> None:
+    """64 bytes of it in registers, and no narrower load before these."""
+    regime = regimes.keeping(500, kernels.ITEMSIZE[dtype], contiguous=True, clusters=False)
+    text = ptx(kernels.softmax("PROBABILITIES", dtype, regime), "registers")
+    loads = re.findall(r"ld\.global\.(\S+)", text)
+    assert loads[: regime.chunks] == ["v4.u32"] * regime.chunks
+    assert "v4.u32" not in loads[regime.chunks :]
+    assert re.findall(r"st\.global\.(v4\S+)", text) == ["v4.u32"] * regime.chunks
+
+
+def test_float32_rows_are_computed_in_float32() -> None:
+    """Only lanes hand their sums to each other as doubles."""
+    regime = regimes.keeping(500, 4, contiguous=True, clusters=False)
+    text = ptx(kernels.softmax("PROBABILITIES", "float32", regime), "registers")
+    in_double = re.findall(r"\b(add|sub|mul|fma|div|min|max)\.\S*f64", text)
+    assert set(in_double) == {"add", "sub"}
+    assert len(in_double) < 10
 
 
 def test_products_and_sums_are_fused_only_where_the_source_says_so() -> None:

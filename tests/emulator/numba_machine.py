@@ -123,7 +123,11 @@ class State:
             bad |= shadow.writer[places] != who
         else:
             reader = shadow.reader[places]
-            apart = np.where(reader < 0, 0, np.maximum(self.spread(reader, who), shadow.spread[places]))
+            apart = np.maximum(self.spread(reader, who), shadow.spread[places])
+            # Readers that have met this one since are forgotten.
+            met = (reader < 0) | (shadow.read[places] < clock[apart])
+            apart = np.where(met, 0, apart)
+            shadow.spread[places[met]] = 0
             # Several threads may read one place in this very step.
             shadow.reader[places] = who
             apart = np.maximum(apart, self.spread(shadow.reader[places], who))
@@ -346,8 +350,9 @@ def _store(address: Any, size: int, words: Any, when: Any) -> None:
         view[index] = state.vector(words)[who].astype(view.dtype)
 
 
-def load_16(address, when):
-    return tuple(_load(address, 16, when).T)
+def load_16(address, otherwise, when):
+    words = _load(address, 16, when).T
+    return tuple(np.where(when, word, other) for word, other in zip(words, otherwise, strict=True))
 
 
 def load_8(address, when):

@@ -106,6 +106,24 @@ class CheckArgs(NamedTuple):
     logarithms: int
 
 
+class SegmentsArgs(NamedTuple):
+    """Of one launch over rows that are cut into segments."""
+
+    records: int  # address: [number][row of this launch][segment], SLOT bytes each
+    first: int  # the team that the first block's would be, were rows not cut
+    rows: int  # of the records
+    segments: int  # of each row
+    length: int  # classes in each but the last
+    launch: int  # the number of the walk to make, from 1
+    last: int  # whether results are written
+
+
+@cache
+def in_segments(kind: Any) -> Any:
+    """A kernel's arguments where its rows are cut."""
+    return NamedTuple(f"{kind.__name__}InSegments", [("kernel", kind), ("segments", SegmentsArgs)])
+
+
 class CopyArgs(NamedTuple):
     """Of an element-wise copy between arrays of up to six axes, the last of which is innermost."""
 

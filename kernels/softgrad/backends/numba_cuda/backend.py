@@ -1,12 +1,10 @@
 """The backend as dispatch sees it: the primitives on the CUDA devices of this machine."""
 
 from softgrad.backends.cuda.primitives import Primitives
-from softgrad.backends.cuda.segments import Cutting
 from softgrad.backends.numba_cuda.driver import Driver
 from softgrad.backends.numba_cuda.runtime import Runtime
 from softgrad.protocol import PRIMITIVES, SERVICES, members
 
 __all__ = [*SERVICES, *PRIMITIVES]
 _runtime = Runtime(Driver())
-# No row is cut: its kernels know no segments.
-globals().update(members(_runtime, Primitives(_runtime, Cutting(beyond=2**63))))
+globals().update(members(_runtime, Primitives(_runtime)))

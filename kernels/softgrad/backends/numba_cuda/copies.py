@@ -14,6 +14,7 @@ import numpy as np
 from numba import cuda
 
 from softgrad.backends.cuda.regimes import Regime
+from softgrad.backends.numba_cuda.formats import SIZES, joined_words, stored
 from softgrad.backends.numba_cuda.machine import (
     device,
     load_1,
@@ -26,7 +27,6 @@ from softgrad.backends.numba_cuda.machine import (
     store_4,
     store_8,
 )
-from softgrad.backends.numba_cuda.rows import SIZES, stored
 
 AXES = 6
 _INTEGERS = {
@@ -52,7 +52,7 @@ def _loads(source: str) -> Any:
     @device
     def load_long(address, when):
         low, high = load_8(address, when)
-        return np.float64(Long((np.uint64(high) << np.uint64(32)) | np.uint64(low)))
+        return np.float64(Long(joined_words(low, high)))
 
     return load_long
 
@@ -87,7 +87,8 @@ def copy(source: str, target: str, regime: Regime) -> Any:
         def transfer(source, target, when):
             store(target, load(source, when), when)
 
-    def copy(a):
+    @device
+    def copy(a, cut):
         i = np.int64(cuda.blockIdx.x) * SIZE + np.int64(cuda.threadIdx.x)
         present = i < a.size
         i = select(present, i, 0)

@@ -21,88 +21,92 @@ from numba import cuda
 
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
-from softgrad.backends.numba_cuda.losses import charges, half_gap, put_per_row
-from softgrad.backends.numba_cuda.machine import log, log1p, select
-from softgrad.backends.numba_cuda.rows import Place, at_row, spans, walk
-from softgrad.backends.numba_cuda.sums import Sum, add, sums, times, tree_sum
-from softgrad.backends.numba_cuda.teams import nan_max, team
+from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, charges, half_gap, put_per_row
+from softgrad.backends.numba_cuda.machine import device, log, log1p, select
+from softgrad.backends.numba_cuda.rows import Place, at_row, walk
+from softgrad.backends.numba_cuda.sums import Sum, add, sums, times
+from softgrad.backends.numba_cuda.teams import Step, nan_max, team
 
 
 def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:
     """The kernel."""
-    steps, group = walk(T, real, regime, place), team(regime, real)
-    WIDTH, STEP, chunks, held = steps.WIDTH, steps.STEP, steps.chunks, steps.held
-    KEEPS, IN_SHARED, APART, HELD = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.HELD
-    lane, row, all_largest, all_sum = group.lane, group.row, group.all_largest, group.all_sum
-    E, S = exponentials(real), sums(real)
-    exp, shift_to, is_finite = E.exp, E.shift_to, E.is_finite
+    TARGET, LARGEST = Step(walk=0, number=0), Step(walk=1, number=1)
+    SUM, RESULT = Step(walk=2, number=2), Step(walk=3)
+    group, steps = team(regime, real), walk(T, real, regime, place)
+    row, end, reads, kept, speaks, all_largest, all_sum = (
+        group.row, group.end, group.reads, group.kept, group.speaks, group.all_largest, group.all_sum
+    )  # fmt: skip
+    turns, class_of, offset, held, add_turn = steps.turns, steps.class_of, steps.offset, steps.held, steps.add_turn
+    KEEPS, IN_SHARED, APART, NUMBERS = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.NUMBERS
+    E, S, C, rows, put_loss = exponentials(real), sums(real), charges(real), steps.spans_of(T, APART), put_per_row(real)
+    exp, shift_to, is_finite, charge_of, weigh = E.exp, E.shift_to, E.is_finite, C.charge, C.weigh
     value, factor_of, product = S.value, S.factor_of, S.product
-    rows, charge_of, put_loss = spans(T, real, WIDTH, APART), charges(real).charge, put_per_row(real)
-    span, get, load, store, tree = rows.span, rows.get, rows.load, rows.store, tree_sum(WIDTH, APART)
+    span, get, load, store = rows.span, rows.get, rows.load, rows.store
     Real = E.F.Real
     ZERO, INFINITY, NAN = Real(0), Real(np.inf), Real(np.nan)
     NO_LOSS, HALF, NAN_LOSS = np.float64(0), np.float64(0.5), np.float64(np.nan)
 
-    def cross_entropy(a):
-        r = row()
+    @device
+    def cross_entropy(a, cut):
+        r = row(cut)
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
-        classes = a.shape.classes
-        z = span(a.z, at, a.shape, present)
-        first = lane() * WIDTH
+        classes = select(present, a.shape.classes, 0)
+        z = span(a.z, at, end(cut, classes))
 
-        charge = charge_of(a, at, present)
-        t, dead = charge.t, charge.dead
-        z_t = get(z, t, present & (classes > 0))
-        x = cuda.local.array(HELD, Real)
+        charge = charge_of(a, at)
+        t = charge.t
+        z_t = kept(get(z, t, (classes > 0) & reads(cut, TARGET)), cut, TARGET)
+        x, y = cuda.local.array(NUMBERS, Real), cuda.local.array(NUMBERS, Real)
         if IN_SHARED:
             x = cuda.shared.array(0, Real)
         m = -INFINITY
-        for c in range(chunks(classes)):
-            i = held(c)
-            load(z, first + c * STEP, -INFINITY, x, i)
-            for n in range(WIDTH):
+        for turn in range(turns(a.shape.classes, cut, LARGEST)):
+            i = held(turn)
+            load(z, class_of(turn, cut), -INFINITY, x, i)
+            for n in range(NUMBERS):
                 m = nan_max(m, x[i + n * APART])
-        m = all_largest(m)
+        m = all_largest(m, cut, LARGEST)
         shift = shift_to(select(is_finite(m), m, ZERO))
 
         rest = Sum(ZERO, ZERO)
-        for c in range(chunks(classes)):
-            i, j = held(c), first + c * STEP
+        for turn in range(turns(a.shape.classes, cut, SUM)):
+            i, j = held(turn), class_of(turn, cut)
             if not KEEPS:
                 load(z, j, -INFINITY, x, i)
-            for n in range(WIDTH):
-                x[i + n * APART] = select(j + n == t, ZERO, exp(shift, x[i + n * APART]))
-            rest = add(rest, tree(x, i))
-        rest = all_sum(rest)
+            for n in range(NUMBERS):
+                x[i + n * APART] = select(j + offset(n) == t, ZERO, exp(shift, x[i + n * APART]))
+            rest = add_turn(rest, x, i)
+        rest = all_sum(rest, cut, SUM)
         e_t = exp(shift, z_t)
         s = add(rest, e_t)
 
-        broken = charge.bad | ((dead == False) & (is_finite(m) == False))  # noqa: E712
+        charge = weigh(charge, a, at)
+        broken = (charge.fate == BAD) | ((charge.fate == COUNTS) & (is_finite(m) == False))  # noqa: E712
+        dead = charge.fate == DEAD
         if a.loss.data != 0:
             e_k = exp(shift, m)
             l = select(z_t == m, log1p(value(rest) / e_t), log(value(s) / e_k))
             half, w = half_gap(m, z_t), np.float64(charge.weight)
             loss = select((w == NO_LOSS) & (half - half != NO_LOSS), NO_LOSS, w * (half + HALF * np.float64(l)))
             loss = select(dead, NO_LOSS, select(broken, NAN_LOSS, loss))
-            put_loss(a.loss, at, a.summed, loss, present & (lane() == 0))
+            put_loss(a.loss, at, a.summed, loss, present & speaks(cut))
         if a.grad.data != 0:
-            grad = span(a.grad, at, a.shape, present)
+            grad = span(a.grad, at, end(cut, classes))
             mass = product(charge.scale.high, charge.weight)
             mass = Sum(mass.high, mass.low + charge.scale.low * charge.weight)
-            over_s = factor_of(mass, s)
-            minus_rest = -value(rest)
-            for c in range(chunks(classes)):
-                i, j = held(c), first + c * STEP
+            factor, minus_rest = factor_of(mass, s), -value(rest)
+            for turn in range(turns(a.shape.classes, cut, RESULT)):
+                i, j = held(turn), class_of(turn, cut)
                 if not KEEPS:
                     load(z, j, -INFINITY, x, i)
-                    for n in range(WIDTH):
+                    for n in range(NUMBERS):
                         x[i + n * APART] = exp(shift, x[i + n * APART])
-                for n in range(WIDTH):
-                    e = select(j + n == t, minus_rest, x[i + n * APART])
-                    # Exactly 0 at a masked class whatever the factor is.
-                    g = select(e == ZERO, ZERO, times(over_s, e))
-                    x[i + n * APART] = select(dead, ZERO, select(broken, NAN, g))
-                store(grad, j, x, i, present)
+                for n in range(NUMBERS):
+                    e = select(j + offset(n) == t, minus_rest, x[i + n * APART])
+                    # Exactly 0 at a masked class whatever the factor is; dead rows are 0 throughout, broken ones NaN.
+                    g = select(e == ZERO, ZERO, times(factor, e))
+                    y[n] = select(dead, ZERO, select(broken, NAN, g))
+                store(grad, j, y)
 
     return cross_entropy

@@ -20,39 +20,44 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.arguments import Strided
 from softgrad.backends.numba_cuda.exponential import exponentials
-from softgrad.backends.numba_cuda.losses import put_per_row
+from softgrad.backends.numba_cuda.formats import SIZES
+from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, put_per_row
 from softgrad.backends.numba_cuda.machine import device, select
 from softgrad.backends.numba_cuda.masses import loss_rows, softcaps
-from softgrad.backends.numba_cuda.rows import ONE_BY_ONE, SIZES, at_row, spans, walk
-from softgrad.backends.numba_cuda.sums import Sum, add, sums, times, tree_sum
-from softgrad.backends.numba_cuda.teams import team
+from softgrad.backends.numba_cuda.rows import at_row, walk
+from softgrad.backends.numba_cuda.sums import Sum, sums, times
+from softgrad.backends.numba_cuda.teams import Step, team
 
 
 def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
     """The kernel; `hessian`: "true" or "false"; TT and TV are the types of probabilities and tangents."""
     HESSIAN, real = hessian == "true", "double"
-    steps, group = walk(T, real, regime, "nowhere", ONE_BY_ONE), team(regime, real)
-    WIDTH, STEP, chunks = steps.WIDTH, steps.STEP, steps.chunks
-    lane, row, all_largest, all_sum = group.lane, group.row, group.all_largest, group.all_sum
-    E, S, L, C = exponentials(real), sums(real), loss_rows(T, TT, real, regime, ONE_BY_ONE), softcaps(real)
+    V_REF, UNIT = Step(walk=2, number=4), Step(walk=3, number=5)
+    MOMENT, DRIFT, RESULT = Step(walk=4, number=6), Step(walk=4, number=7), Step(walk=5)
+    group, steps = team(regime, real), walk(T, real, regime, "nowhere", chunks=1)
+    row, end, reads, kept, speaks, all_largest, all_sum = (
+        group.row, group.end, group.reads, group.kept, group.speaks, group.all_largest, group.all_sum
+    )  # fmt: skip
+    turns, class_of, add_own, NUMBERS = steps.turns, steps.class_of, steps.add_own, steps.NUMBERS
+    E, S, L, C = exponentials(real), sums(real), loss_rows(T, TT, real, regime), softcaps(real)
     exp, shift_to, unit_for, value, factor = E.exp, E.shift_to, E.unit_for, S.value, S.factor
     begin, read, load_masses, agree, slope_of, curvature_of = (
         L.begin, L.read, L.load_masses, L.agree, C.slope, C.curvature
     )  # fmt: skip
     computed = "double" if T == "double" else "float"
     put_slope, SIZE_V, SIZE_OUT, SIZE_SLOPE = put_per_row(computed), SIZES[TV], SIZES[T], SIZES[computed]
-    rows, tangents, tree = spans(T, real, WIDTH), spans(TV, real, WIDTH), tree_sum(WIDTH)
+    rows, tangents = steps.spans_of(T), steps.spans_of(TV)
     span, get, load, store = rows.span, rows.get, rows.load, rows.store
     tangent_span, get_tangent, load_tangent = tangents.span, tangents.get, tangents.load
     ZERO, ONE, HALF, TWO, INFINITY, NAN = map(np.float64, (0, 1, 0.5, 2, np.inf, np.nan))
 
     @device
     def read_u(loss, v, reference, v_ref, j, x, d, z, u):
-        """u of a chunk; a masked class has none."""
+        """u of a turn; a masked class has none."""
         load_tangent(v, j, ZERO, u, 0)
         if loss.cap != ZERO:
             load(loss.z, j, ZERO, z, 0)
-        for n in range(WIDTH):
+        for n in range(NUMBERS):
             moved = u[n]
             if loss.cap != ZERO:
                 moved = moved * slope_of(loss.cap, z[n])
@@ -61,22 +66,21 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                 idle = idle & (d[n] == ZERO)
             u[n] = select((j + n >= v.classes) | (j + n == reference) | idle, ZERO, moved - v_ref)
 
-    def derivatives(a):
-        r = row()
+    @device
+    def derivatives(a, cut):
+        r = row(cut)
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
-        classes = a.shape.classes
-        first = lane() * WIDTH
-        x = cuda.local.array(WIDTH, np.float64)
-        d = cuda.local.array(WIDTH, np.float64)
-        u = cuda.local.array(WIDTH, np.float64)
-        z = cuda.local.array(WIDTH, np.float64)
+        classes = select(present, a.shape.classes, 0)
+        until = end(cut, classes)
+        x, d = cuda.local.array(NUMBERS, np.float64), cuda.local.array(NUMBERS, np.float64)
+        u, z = cuda.local.array(NUMBERS, np.float64), cuda.local.array(NUMBERS, np.float64)
 
-        loss = begin(a, at, present)
-        of = agree(loss, classes)
+        loss = begin(a, at, until)
+        of = agree(loss, a, cut, classes)
         charge, h, t, cap = loss.charge, loss.masses.h, loss.masses.t, loss.cap
-        dead = charge.dead
-        broken = charge.bad | ((dead == False) & (of.finite == False))  # noqa: E712
+        dead = charge.fate == DEAD
+        broken = (charge.fate == BAD) | ((charge.fate == COUNTS) & (of.finite == False))  # noqa: E712
         shift = shift_to(select(of.finite, of.m, ZERO))
         reference = of.k
         if not HESSIAN and a.dense == 0:
@@ -85,61 +89,60 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
         but_h = of.spread + zeta * of.lse
 
         for tangent in range(a.tangents):
-            v_data = a.v.data + tangent * a.v_step * SIZE_V
-            v = tangent_span(Strided(v_data, a.v.outer, a.v.classes, a.v.inner), at, a.shape, present)
-            v_ref = get_tangent(v, reference, present & (classes > 0))
+            v_row = Strided(a.v.data + tangent * a.v_step * SIZE_V, a.v.outer, a.v.classes, a.v.inner)
+            v = tangent_span(v_row, at, until)
+            reads_ref = (classes > 0) & reads(cut, V_REF)
+            v_ref = get_tangent(v, reference, reads_ref)
             if cap != ZERO:
-                v_ref = v_ref * slope_of(cap, get(loss.z, reference, present & (classes > 0)))
+                v_ref = v_ref * slope_of(cap, get(loss.z, reference, reads_ref))
+            v_ref = kept(v_ref, cut, V_REF)
 
-            largest = ZERO
-            for c in range(chunks(classes)):
-                j = first + c * STEP
+            largest = ONE  # the unit is no less: v_ref is carried in it too
+            for turn in range(turns(a.shape.classes, cut, UNIT)):
+                j = class_of(turn, cut)
                 read(loss, j, x)
                 load_masses(loss.masses, j, d)
                 read_u(loss, v, reference, v_ref, j, x, d, z, u)
-                for n in range(WIDTH):
+                for n in range(NUMBERS):
                     largest = select(abs(u[n]) > largest, abs(u[n]), largest)
-            unit = unit_for(all_largest(largest))
-            # No less than 1: v[ref] is carried in units too, and need not be small where all u are.
-            unit = select(unit < ONE, ONE, unit)
+            unit = unit_for(all_largest(largest, cut, UNIT))
             inverse = ONE / unit
 
             moment, drift = Sum(ZERO, ZERO), Sum(ZERO, ZERO)
-            for c in range(chunks(classes)):
-                j = first + c * STEP
+            for turn in range(turns(a.shape.classes, cut, MOMENT)):
+                j = class_of(turn, cut)
                 read(loss, j, x)
                 load_masses(loss.masses, j, d)
                 read_u(loss, v, reference, v_ref, j, x, d, z, u)
-                for n in range(WIDTH):
+                for n in range(NUMBERS):
                     in_units, e = u[n] * inverse, exp(shift, x[n])
                     d[n] = select(d[n] == ZERO, ZERO, d[n] * in_units)
                     u[n] = select(e == ZERO, ZERO, e * in_units)
-                moment = add(moment, tree(u, 0))
-                drift = add(drift, tree(d, 0))
-            mean = value(all_sum(moment)) / value(of.s)
+                moment = add_own(moment, u, 0)
+                drift = add_own(drift, d, 0)
+            mean = value(all_sum(moment, cut, MOMENT)) / value(of.s)
             v_mean = v_ref * inverse + mean
 
             if not HESSIAN:
-                drift = all_sum(drift)
+                drift = all_sum(drift, cut, DRIFT)
                 slope = (h + of.spread) * mean - value(drift)
                 slope = slope + select(zeta == ZERO, ZERO, zeta * of.lse * v_mean)
                 slope = select(dead, ZERO, select(broken, NAN, HALF * slope * unit))
                 size = 8 if a.summed != 0 else SIZE_SLOPE
-                out_data = a.out.data + tangent * a.out_step * size
-                to = Strided(out_data, a.out.outer, a.out.classes, a.out.inner)
-                put_slope(to, at, a.summed, slope, present & (lane() == 0))
+                out_row = Strided(a.out.data + tangent * a.out_step * size, a.out.outer, a.out.classes, a.out.inner)
+                put_slope(out_row, at, a.summed, slope, present & speaks(cut))
             else:
                 out_data = a.out.data + tangent * a.out_step * SIZE_OUT
-                out = span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, a.shape, present)
+                out = span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, until)
                 by, all_ = factor(scale * unit, of.s), factor(scale * (h + but_h), of.s)
                 all_but_h, only_h = factor(scale * but_h, of.s), factor(scale * h, of.s)
                 at_t = times(all_but_h, of.e_t) - times(only_h, value(of.rest_t))
-                for c in range(chunks(classes)):
-                    j = first + c * STEP
+                for turn in range(turns(a.shape.classes, cut, RESULT)):
+                    j = class_of(turn, cut)
                     read(loss, j, x)
                     load_masses(loss.masses, j, d)
                     read_u(loss, v, reference, v_ref, j, x, d, z, u)
-                    for n in range(WIDTH):
+                    for n in range(NUMBERS):
                         e, masked = exp(shift, x[n]), x[n] == -INFINITY
                         y = (h + but_h) * (u[n] * inverse - mean)
                         y = y + select(zeta == ZERO, ZERO, zeta * v_mean)
@@ -149,11 +152,11 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                         d[n] = select(masked, ZERO, g)
                     if cap != ZERO:
                         load_tangent(v, j, ZERO, u, 0)
-                        for n in range(WIDTH):
+                        for n in range(NUMBERS):
                             through = x[n] * slope_of(cap, z[n]) + d[n] * curvature_of(cap, z[n]) * u[n]
                             x[n] = select(z[n] == -INFINITY, ZERO, through)
-                    for n in range(WIDTH):
+                    for n in range(NUMBERS):
                         x[n] = select(dead, ZERO, select(broken, NAN, x[n]))
-                    store(out, j, x, 0, present)
+                    store(out, j, x)
 
     return derivatives

@@ -17,14 +17,16 @@ from softgrad.backends.numba_cuda.arguments import (
     SoftmaxArgs,
     TotalArgs,
     fields,
+    in_segments,
 )
 from softgrad.backends.numba_cuda.checks import check_rows, check_targets
 from softgrad.backends.numba_cuda.copies import copy
 from softgrad.backends.numba_cuda.cross_entropy import cross_entropy
 from softgrad.backends.numba_cuda.cross_entropy_options import cross_entropy_options
 from softgrad.backends.numba_cuda.derivatives import derivatives
+from softgrad.backends.numba_cuda.formats import SIZES
 from softgrad.backends.numba_cuda.products import products
-from softgrad.backends.numba_cuda.rows import ONE_BY_ONE, SIZES, Place, chunk_width
+from softgrad.backends.numba_cuda.rows import Place, chunk_width, chunks_in_a_turn
 from softgrad.backends.numba_cuda.softmax import softmax
 from softgrad.backends.numba_cuda.totals import divisor, total
 
@@ -51,13 +53,14 @@ def copying(source: str, target: str) -> Kernel:
 
 # Those that can hold their row between walks.
 HOLDING = ("softmax", "products", "cross_entropy")
-# Registers for a lane's share of a row: what is left of 128 for the arithmetic spills nothing.
-FEW_REGISTERS = 16
+# Of a lane's share of a row: what registers hold beside the arithmetic.
+HELD_BYTES = 64
 
 
 def classes(kernel: Kernel, arguments: bytes) -> int:
     """Classes of the rows that a kernel is to hold; 0 if it holds none."""
-    return int.from_bytes(arguments[16:24], "little") if kernel.function in HOLDING else 0
+    holds = kernel.function in HOLDING and not kernel.regime.cut
+    return int.from_bytes(arguments[16:24], "little") if holds else 0
 
 
 def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:
@@ -68,15 +71,15 @@ def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:
     """
     regime = kernel.regime
     slots = regime.shared_bytes
-    if kernel.function not in HOLDING:
+    if kernel.function not in HOLDING or regime.cut:
         return "nowhere", slots
     T, real = (kernel.arguments[-3], kernel.arguments[-1]) if kernel.function == "products" else kernel.arguments[-2:]
-    size = SIZES[real]
-    one_by_one = kernel.function == "products" and real == "double"
-    width = ONE_BY_ONE if one_by_one else chunk_width(T, regime)
-    if kernel.function != "products" and 0 < regime.chunks * width * size <= 4 * FEW_REGISTERS:
+    bytes_of_chunk = chunk_width(T, regime) * SIZES[real]
+    if kernel.function != "products" and 0 < regime.chunks * bytes_of_chunk <= HELD_BYTES:
         return "registers", slots
-    held = -(-classes // (width * regime.size)) * width * size * regime.threads
+    chunks = chunks_in_a_turn(T, real, regime, "shared")
+    turns = -(-classes // (chunks * chunk_width(T, regime) * regime.size))
+    held = turns * chunks * bytes_of_chunk * regime.threads
     return ("shared", slots + held) if slots + held <= shared_limit else ("nowhere", slots)
 
 
@@ -85,7 +88,18 @@ def function(kernel: Kernel, place: Place) -> tuple[Any, type]:
     """The Python function of a kernel that holds its row there, and the named tuple it takes."""
     build, takes = FUNCTIONS[kernel.function]
     held = (place,) if kernel.function in HOLDING else ()
-    return build(*kernel.arguments, kernel.regime, *held), takes
+    body = build(*kernel.arguments, kernel.regime, *held)
+    if kernel.regime.cut:
+
+        def of_segments(arguments: Any) -> None:
+            body(arguments.kernel, arguments.segments)
+
+        return of_segments, in_segments(takes)
+
+    def of_rows(arguments: Any) -> None:
+        body(arguments, ())
+
+    return of_rows, takes
 
 
 @cache

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softgrad.backends.numba_cuda.exponential import exponentials
-from softgrad.backends.numba_cuda.machine import device, load_1, load_2, load_4, load_8, select
-from softgrad.backends.numba_cuda.rows import address, stored
+from softgrad.backends.numba_cuda.formats import load_integer, stored
+from softgrad.backends.numba_cuda.machine import device, load_1, load_2, load_4, select
+from softgrad.backends.numba_cuda.rows import address
 from softgrad.backends.numba_cuda.sums import Sum
 
 # Numbers to be summed are kept divided by this, in double: their mean may be in range where their sum is not.
@@ -23,12 +24,18 @@ _DOUBLE = stored("double", "double")
 load_double, store_double = _DOUBLE.load, _DOUBLE.store
 
 
+# What becomes of a row: its own numbers, exactly 0, NaN.
+COUNTS, DEAD, BAD = np.int64(0), np.int64(1), np.int64(2)
+
+
 class Charge(NamedTuple):
-    """One row's target, its weight, and the factor of its derivatives."""
+    """One row's target, then its weight and the factor of its derivatives.
+
+    These are read when they are needed, for until then the row's exponentials want the registers.
+    """
 
     t: Any
-    dead: Any  # every number is exactly 0
-    bad: Any  # every number is NaN
+    fate: Any
     weight: Any
     scale: Any  # grad_output / divisor
     zeta: Any  # z_loss, times Σ weights / number under the mean, for all is divided by Σ weights
@@ -52,8 +59,7 @@ def load_target(array, at, target_format, when):
         return np.int64(load_2(address(array, at, 2), when))
     if target_format == 6:
         return np.int64(load_4(address(array, at, 4), when))
-    low, high = load_8(address(array, at, 8), when)
-    return np.int64((np.uint64(high) << np.uint64(32)) | np.uint64(low))
+    return load_integer(address(array, at, 8), when)
 
 
 @device
@@ -80,7 +86,7 @@ def put_per_row(T: str) -> Any:
 
 @cache
 def charges(real: str) -> SimpleNamespace:
-    """The device function `charge` of a computing type, and `load_weight`."""
+    """The device functions `charge`, `weigh` and `load_weight` of a computing type."""
     E, number = exponentials(real), stored(real, real)
     is_finite, load_number, SIZE, Real = E.is_finite, number.load, number.SIZE, E.F.Real
     ZERO, ONE = Real(0), Real(1)
@@ -90,32 +96,33 @@ def charges(real: str) -> SimpleNamespace:
         return load_number(weight.data + j * weight.classes * SIZE, when)
 
     @device
-    def charge(a, at, present):
-        t = np.int64(0) * at.outer
-        dead = t != 0
-        bad = t != 0
-        weight = ONE
+    def charge(a, at):
+        t, fate = np.int64(0), COUNTS
         if a.dense == 0:
-            t = load_target(a.targets, at, a.target_format, present)
-            dead = (a.ignores != 0) & (t == a.ignore_index)
-            bad = (dead == False) & ((t < 0) | (t >= a.shape.classes))  # noqa: E712
-            counts = (dead | bad) == False  # noqa: E712
-            t = select(counts, t, 0)
-            if a.weight.data != 0:
-                weight = select(counts, load_weight(a.weight, t, counts), ONE)
+            t = load_target(a.targets, at, a.target_format, True)
+            fate = select((t < 0) | (t >= a.shape.classes), BAD, COUNTS)
+            fate = select((a.ignores != 0) & (t == a.ignore_index), DEAD, fate)
+            t = select(fate == COUNTS, t, 0)
+        return Charge(t, fate, ONE, Sum(ZERO, ZERO), ZERO)
+
+    @device
+    def weigh(charge, a, at):
+        """The charge with all that follows the target."""
+        fate, weight = charge.fate, charge.weight
+        if a.weight.data != 0 and a.dense == 0:
+            counts = fate == COUNTS
+            weight = select(counts, load_weight(a.weight, charge.t, counts), ONE)
         g = a.scale
         if a.scale_rows.data != 0:
-            g = g * np.float64(load_number(address(a.scale_rows, at, SIZE), present))
-        zeta = a.z_loss
+            g = g * np.float64(load_number(address(a.scale_rows, at, SIZE), True))
+        mean_zeta = a.z_loss
         if a.divisor != 0:
             total, count = load_double(a.divisor, True), load_double(a.divisor + 8, True)
-            nothing = (total == _NONE) | (count == _NONE)
-            dead = dead | nothing
-            bad = bad & (nothing == False)  # noqa: E712
+            fate = select((total == _NONE) | (count == _NONE), DEAD, fate)
             g = g / total
-            zeta = zeta * (total / count)
+            mean_zeta = mean_zeta * (total / count)
         high = Real(g)
         scale = Sum(high, select(is_finite(high), Real(g - np.float64(high)), ZERO))
-        return Charge(t, dead, bad, weight, scale, Real(zeta))
+        return Charge(charge.t, fate, weight, scale, Real(mean_zeta))
 
-    return SimpleNamespace(charge=charge, load_weight=load_weight)
+    return SimpleNamespace(charge=charge, weigh=weigh, load_weight=load_weight)

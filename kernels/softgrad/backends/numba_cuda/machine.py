@@ -319,11 +319,11 @@ def _store_1(typing_context, address, word):
 
 
 @device
-def load_16(address, when):
-    """Four words at an address that is a multiple of 16."""
+def load_16(address, otherwise, when):
+    """Four words at an address that is a multiple of 16; `otherwise` where there is no access."""
     if when:
         return _load_16(address)
-    return np.uint32(0), np.uint32(0), np.uint32(0), np.uint32(0)
+    return otherwise
 
 
 @device

@@ -21,12 +21,13 @@ from numba import cuda
 
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
+from softgrad.backends.numba_cuda.formats import stored
 from softgrad.backends.numba_cuda.losses import charges
 from softgrad.backends.numba_cuda.machine import device, fused, log1p, next_address, select, some, tanh
 from softgrad.backends.numba_cuda.machine import exp as plain_exp
-from softgrad.backends.numba_cuda.rows import spans, stored, walk
-from softgrad.backends.numba_cuda.sums import Sum, add, sums, tree_sum
-from softgrad.backends.numba_cuda.teams import NOWHERE, SumAndCount, SumAndFirst, nan_max, team
+from softgrad.backends.numba_cuda.rows import walk
+from softgrad.backends.numba_cuda.sums import Sum, add, sums
+from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndCount, SumAndFirst, nan_max, team
 
 
 class Masses(NamedTuple):
@@ -104,50 +105,59 @@ def softcaps(real: str) -> SimpleNamespace:
     return SimpleNamespace(capped=capped, slope=slope, curvature=curvature)
 
 
+# Of these kernels' walks, and the numbers found in them, the first; each class is read and computed alone, for there is
+# much to remember of it.
+LARGEST, TARGET = Step(walk=1, number=0), Step(walk=1, number=1)
+REST, MASSES = Step(walk=2, number=2), Step(walk=2, number=3)
+
+
 @cache
-def loss_rows(T: str, TT: str, real: str, regime: Regime, width: int | None = None) -> SimpleNamespace:
+def loss_rows(T: str, TT: str, real: str, regime: Regime) -> SimpleNamespace:
     """T the logits' type, TT that of probabilities: the device functions `begin`, `read`, `load_masses`, `agree`."""
-    steps, group = walk(T, real, regime, "nowhere", width), team(regime, real)
-    WIDTH, STEP, chunks = steps.WIDTH, steps.STEP, steps.chunks
-    lane, all_largest, all_rest, all_masses = (
-        group.lane, group.all_largest, group.all_sum_and_count, group.all_sum_and_first
+    group, steps = team(regime, real), walk(T, real, regime, "nowhere", chunks=1)
+    all_largest, all_rest, all_masses, reads, kept = (
+        group.all_largest, group.all_sum_and_count, group.all_sum_and_first, group.reads, group.kept
     )  # fmt: skip
+    turns, class_of, add_own, NUMBERS = steps.turns, steps.class_of, steps.add_own, steps.NUMBERS
     E, S, C, P = exponentials(real), sums(real), charges(real), softcaps(real)
-    exp, shift_to, is_finite, value, charge_of = E.exp, E.shift_to, E.is_finite, S.value, C.charge
+    exp, shift_to, is_finite, value, charge_of, weigh = (
+        E.exp, E.shift_to, E.is_finite, S.value, C.charge, C.weigh
+    )  # fmt: skip
     number, capped = stored(real, real), P.capped
     load_number, SIZE = number.load, number.SIZE
-    logits, probabilities = spans(T, real, WIDTH), spans(TT, real, WIDTH)
-    span, get, load = logits.span, logits.get, logits.load
-    target_span, load_targets, tree = probabilities.span, probabilities.load, tree_sum(WIDTH)
+    logits, probabilities = steps.spans_of(T), steps.spans_of(TT)
+    span, get, load, target_span, load_targets = (
+        logits.span, logits.get, logits.load, probabilities.span, probabilities.load
+    )  # fmt: skip
     Real = E.F.Real
     ZERO, ONE, INFINITY = Real(0), Real(1), Real(np.inf)
 
     @device
-    def begin(a, at, present):
-        charge = charge_of(a, at, present)
+    def begin(a, at, classes):
+        charge = weigh(charge_of(a, at), a, at)
         keep = ONE - Real(a.smoothing)
         smooth = ZERO
         if a.shape.classes > 0:
             smooth = Real(a.smoothing) / Real(a.shape.classes)
         if a.dense != 0:
-            targets = target_span(a.targets, at, a.shape, present)
+            targets = target_span(a.targets, at, classes)
             masses = Masses(a.dense, keep, smooth, a.weight, charge.t - 1, targets, ZERO * charge.weight)
         else:
-            targets = target_span(a.z, at, a.shape, present)
+            targets = target_span(a.z, at, classes)
             masses = Masses(a.dense, keep, smooth, a.weight, charge.t, targets, charge.weight * keep)
-        return LossRow(span(a.z, at, a.shape, present), Real(a.softcap), charge, masses)
+        return LossRow(span(a.z, at, classes), Real(a.softcap), charge, masses)
 
     @device
     def load_masses(masses, j, d):
-        """D_j … D_{j + WIDTH − 1}; 0 beyond the row's end."""
+        """D of a turn; 0 beyond the row's end."""
         if masses.dense != 0:
             load_targets(masses.targets, j, ZERO, d, 0)
         else:
-            for n in range(WIDTH):
+            for n in range(NUMBERS):
                 d[n] = ZERO
         step = masses.weight.classes * SIZE
         at = masses.weight.data + j * step
-        for n in range(WIDTH):
+        for n in range(NUMBERS):
             inside = j + n < masses.targets.classes
             d[n] = select(inside, fused(d[n], masses.keep, masses.smooth), ZERO)
             if masses.weight.data != 0:
@@ -158,48 +168,49 @@ def loss_rows(T: str, TT: str, real: str, regime: Regime, width: int | None = No
     def read(loss, j, x):
         """Softcapped logits."""
         load(loss.z, j, -INFINITY, x, 0)
-        for n in range(WIDTH):
+        for n in range(NUMBERS):
             x[n] = capped(loss.cap, x[n])
 
     @device
-    def agree(loss, classes):
-        x = cuda.local.array(WIDTH, Real)
-        d = cuda.local.array(WIDTH, Real)
-        t, first = loss.masses.t, lane() * WIDTH
+    def agree(loss, a, cut, classes):
+        x, d = cuda.local.array(NUMBERS, Real), cuda.local.array(NUMBERS, Real)
+        t = loss.masses.t
         m = -INFINITY
-        for c in range(chunks(classes)):
-            read(loss, first + c * STEP, x)
-            for n in range(WIDTH):
+        for turn in range(turns(a.shape.classes, cut, LARGEST)):
+            read(loss, class_of(turn, cut), x)
+            for n in range(NUMBERS):
                 m = nan_max(m, x[n])
-        m = all_largest(m)
+        m = all_largest(m, cut, LARGEST)
         finite = is_finite(m)
         shift = shift_to(select(finite, m, ZERO))
         e_k = exp(shift, select(finite, m, ZERO))
-        has_t = (t >= 0) & (t < loss.z.classes)
-        z_t = select(has_t, capped(loss.cap, get(loss.z, t, has_t)), -INFINITY)
+        has_t = (t >= 0) & (t < classes)
+        z_t = kept(capped(loss.cap, get(loss.z, t, has_t & reads(cut, TARGET))), cut, TARGET)
+        z_t = select(has_t, z_t, -INFINITY)
         e_t = select(has_t, exp(shift, z_t), ZERO)
 
         # Neither t nor the largest classes are in this sum: both are added where they belong, never taken away.
-        rest, count = Sum(ZERO, ZERO), np.int64(0)
+        others, count = Sum(ZERO, ZERO), np.int64(0)
         spread, k = Sum(ZERO, ZERO), NOWHERE
-        for c in range(chunks(classes)):
-            j = first + c * STEP
+        for turn in range(turns(a.shape.classes, cut, REST)):
+            j = class_of(turn, cut)
             read(loss, j, x)
             load_masses(loss.masses, j, d)
-            spread = add(spread, tree(d, 0))
-            for n in range(WIDTH):
-                is_largest, is_t = (x[n] == m) & (j + n < classes), j + n == t
-                k = select(is_largest & (j + n < k), j + n, k)
-                count += is_largest & (j + n != t)
+            spread = add_own(spread, d, 0)
+            for n in range(NUMBERS):
+                here = j + n
+                is_largest, is_t = (x[n] == m) & (here < loss.z.classes), here == t
+                k = select(is_largest & (here < k), here, k)
+                count += is_largest & (here != t)
                 x[n] = select(is_largest | is_t, ZERO, exp(shift, x[n]))
-            rest = add(rest, tree(x, 0))
-        others = all_rest(SumAndCount(rest, count))
-        of_masses = all_masses(SumAndFirst(spread, k))
-        rest, count = others.sum, Real(others.count)
+            others = add_own(others, x, 0)
+        rest = all_rest(SumAndCount(others, count), cut, REST)
+        of_masses = all_masses(SumAndFirst(spread, k), cut, MASSES)
+        others, count = rest.sum, Real(rest.count)
 
-        rest_t = add(rest, count * e_k)
+        rest_t = add(others, count * e_k)
         t_is_largest = has_t & (z_t == m)
-        rest_k = add(rest, select(t_is_largest, count, count - ONE) * e_k)
+        rest_k = add(others, select(t_is_largest, count, count - ONE) * e_k)
         rest_k = add(rest_k, select(t_is_largest, ZERO, e_t))
         l = log1p(value(rest_k) / e_k)
         k = select(of_masses.first < classes, of_masses.first, 0)

@@ -18,99 +18,97 @@ from numba import cuda
 
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
-from softgrad.backends.numba_cuda.machine import log1p, select
-from softgrad.backends.numba_cuda.rows import Place, address, at_row, spans, stored, walk
-from softgrad.backends.numba_cuda.sums import Sum, add, sums, tree_sum
-from softgrad.backends.numba_cuda.teams import SumAndCount, nan_max, team
+from softgrad.backends.numba_cuda.formats import stored
+from softgrad.backends.numba_cuda.machine import device, log1p, select
+from softgrad.backends.numba_cuda.rows import Place, address, at_row, walk
+from softgrad.backends.numba_cuda.sums import Sum, add, sums
+from softgrad.backends.numba_cuda.teams import Step, SumAndCount, nan_max, team
 
 
 def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
     """The kernel; `mode`: PROBABILITIES, LOG_PROBABILITIES or LOG_SUM_EXP."""
     PROBABILITIES, LOG_PROBABILITIES = mode == "PROBABILITIES", mode == "LOG_PROBABILITIES"
-    steps, group = walk(T, real, regime, place), team(regime, real)
-    WIDTH, STEP, chunks, held = steps.WIDTH, steps.STEP, steps.chunks, steps.held
-    KEEPS, IN_SHARED, APART, HELD = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.HELD
-    lane, row, all_largest, all_sum, all_rest = (
-        group.lane, group.row, group.all_largest, group.all_sum, group.all_sum_and_count
+    LARGEST, SUM, RESULT = Step(walk=1, number=0), Step(walk=2, number=1), Step(walk=3)
+    group, steps = team(regime, real), walk(T, real, regime, place)
+    row, end, speaks, all_largest, all_sum, all_rest = (
+        group.row, group.end, group.speaks, group.all_largest, group.all_sum, group.all_sum_and_count
     )  # fmt: skip
-    E, S = exponentials(real), sums(real)
+    turns, class_of, held, add_turn, add_own = steps.turns, steps.class_of, steps.held, steps.add_turn, steps.add_own
+    KEEPS, IN_SHARED, APART, NUMBERS = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.NUMBERS
+    E, S, rows, per_row = exponentials(real), sums(real), steps.spans_of(T, APART), stored(real, real)
     exp, shift_to, is_finite, value, factor = E.exp, E.shift_to, E.is_finite, S.value, S.factor
-    rows = spans(T, real, WIDTH, APART)
-    span, load, store, tree, tree_of_chunk = rows.span, rows.load, rows.store, tree_sum(WIDTH, APART), tree_sum(WIDTH)
-    per_row = stored(real, real)
-    store_row, ROW_SIZE = per_row.store, per_row.SIZE
+    span, load, store, store_row, ROW_SIZE = rows.span, rows.load, rows.store, per_row.store, per_row.SIZE
     Real = E.F.Real
     ZERO, ONE, INFINITY, NAN = Real(0), Real(1), Real(np.inf), Real(np.nan)
 
-    def softmax(a):
-        r = row()
+    @device
+    def softmax(a, cut):
+        r = row(cut)
         present = r < a.shape.rows
         at = at_row(select(present, r, 0), a.shape)
-        classes = a.shape.classes
-        z = span(a.z, at, a.shape, present)
-        first = lane() * WIDTH
+        classes = end(cut, select(present, a.shape.classes, 0))
+        z = span(a.z, at, classes)
 
-        x = cuda.local.array(HELD, Real)
+        x, y = cuda.local.array(NUMBERS, Real), cuda.local.array(NUMBERS, Real)
         if IN_SHARED:
             x = cuda.shared.array(0, Real)
         m = -INFINITY
-        for c in range(chunks(classes)):
-            i = held(c)
-            load(z, first + c * STEP, -INFINITY, x, i)
-            for n in range(WIDTH):
+        for turn in range(turns(a.shape.classes, cut, LARGEST)):
+            i = held(turn)
+            load(z, class_of(turn, cut), -INFINITY, x, i)
+            for n in range(NUMBERS):
                 m = nan_max(m, x[i + n * APART])
-        m = all_largest(m)
+        m = all_largest(m, cut, LARGEST)
         ordinary = is_finite(m)
         shift = shift_to(select(ordinary, m, ZERO))
 
         if PROBABILITIES:
             s = Sum(ZERO, ZERO)
-            for c in range(chunks(classes)):
-                i = held(c)
+            for turn in range(turns(a.shape.classes, cut, SUM)):
+                i = held(turn)
                 if not KEEPS:
-                    load(z, first + c * STEP, -INFINITY, x, i)
-                for n in range(WIDTH):
+                    load(z, class_of(turn, cut), -INFINITY, x, i)
+                for n in range(NUMBERS):
                     x[i + n * APART] = exp(shift, x[i + n * APART])
-                s = add(s, tree(x, i))
-            s = all_sum(s)
+                s = add_turn(s, x, i)
+            s = all_sum(s, cut, SUM)
             over_s = factor(select(ordinary, ONE, NAN), s)
             inverse = over_s.first * over_s.second  # 1 / s is far inside the range: one factor will do
-            out = span(a.out, at, a.shape, present)
-            for c in range(chunks(classes)):
-                i = held(c)
+            out = span(a.out, at, classes)
+            for turn in range(turns(a.shape.classes, cut, RESULT)):
+                i, j = held(turn), class_of(turn, cut)
                 if not KEEPS:
-                    load(z, first + c * STEP, -INFINITY, x, i)
-                    for n in range(WIDTH):
+                    load(z, j, -INFINITY, x, i)
+                    for n in range(NUMBERS):
                         x[i + n * APART] = exp(shift, x[i + n * APART])
-                for n in range(WIDTH):
-                    x[i + n * APART] = x[i + n * APART] * inverse
-                store(out, first + c * STEP, x, i, present)
+                for n in range(NUMBERS):
+                    y[n] = x[i + n * APART] * inverse
+                store(out, j, y)
         else:
-            e = cuda.local.array(WIDTH, Real)
-            rest, count = Sum(ZERO, ZERO), np.int64(0)
-            for c in range(chunks(classes)):
-                i = held(c)
+            others, count = Sum(ZERO, ZERO), np.int64(0)
+            for turn in range(turns(a.shape.classes, cut, SUM)):
+                i = held(turn)
                 if not KEEPS:
-                    load(z, first + c * STEP, -INFINITY, x, i)
-                for n in range(WIDTH):
+                    load(z, class_of(turn, cut), -INFINITY, x, i)
+                for n in range(NUMBERS):
                     is_largest = x[i + n * APART] == m
                     count += is_largest
-                    e[n] = select(is_largest, ZERO, exp(shift, x[i + n * APART]))
-                rest = add(rest, tree_of_chunk(e, 0))
-            agreed = all_rest(SumAndCount(rest, count))
+                    y[n] = select(is_largest, ZERO, exp(shift, x[i + n * APART]))
+                others = add_own(others, y, 0)
+            rest = all_rest(SumAndCount(others, count), cut, SUM)
             e_k = exp(shift, select(ordinary, m, ZERO))
-            rest = add(agreed.sum, Real(agreed.count - 1) * e_k)
-            l = select(ordinary, log1p(value(rest) / e_k), NAN)
+            others = add(rest.sum, Real(rest.count - 1) * e_k)
+            l = select(ordinary, log1p(value(others) / e_k), NAN)
             if LOG_PROBABILITIES:
-                out = span(a.out, at, a.shape, present)
-                for c in range(chunks(classes)):
-                    i = held(c)
+                out = span(a.out, at, classes)
+                for turn in range(turns(a.shape.classes, cut, RESULT)):
+                    i, j = held(turn), class_of(turn, cut)
                     if not KEEPS:
-                        load(z, first + c * STEP, -INFINITY, x, i)
-                    for n in range(WIDTH):
-                        x[i + n * APART] = (x[i + n * APART] - m) - l
-                    store(out, first + c * STEP, x, i, present)
+                        load(z, j, -INFINITY, x, i)
+                    for n in range(NUMBERS):
+                        y[n] = (x[i + n * APART] - m) - l
+                    store(out, j, y)
             else:
-                store_row(address(a.out, at, ROW_SIZE), select(ordinary, m + l, m), present & (lane() == 0))
+                store_row(address(a.out, at, ROW_SIZE), select(ordinary, m + l, m), present & speaks(cut))
 
     return softmax

@@ -9,6 +9,8 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.machine import device, fused, select
 
@@ -75,7 +77,10 @@ def tree_sum(n: int, apart: int = 1) -> Any:
 
 @cache
 def sums(real: str) -> SimpleNamespace:
-    """The device functions of a computing type: `value`, `normal`, `factor`, `factor_of`, `product`."""
+    """The device functions of a computing type.
+
+    `value`, `normal`; `handed`, `joined`, `back`; `factor`, `factor_of`, `product`.
+    """
     E = exponentials(real)
     is_finite = E.is_finite
     Real = E.F.Real
@@ -90,6 +95,31 @@ def sums(real: str) -> SimpleNamespace:
     def normal(s):
         high = value(s)
         return Sum(high, select(is_finite(high), (s.high - high) + s.low, ZERO))
+
+    # A sum as lanes hand it to each other.  For float that is a double, which one addition joins; on the way back it is
+    # split.
+    if real == "float":
+
+        @device
+        def handed(s):
+            return select(is_finite(s.high), np.float64(s.high) + np.float64(s.low), np.float64(s.high))
+
+        @device
+        def joined(a, b):
+            return a + b
+
+        @device
+        def back(x):
+            high = np.float32(x)
+            return Sum(high, select(is_finite(high), np.float32(x - np.float64(high)), ZERO))
+
+    else:
+
+        @device
+        def handed(s):
+            return s
+
+        joined, back = plus, handed
 
     @device
     def factor_of(a, s):
@@ -119,4 +149,13 @@ def sums(real: str) -> SimpleNamespace:
         high = a * b
         return Sum(high, select(is_finite(high), fused(a, b, -high), ZERO))
 
-    return SimpleNamespace(value=value, normal=normal, factor_of=factor_of, factor=factor, product=product)
+    return SimpleNamespace(
+        value=value,
+        normal=normal,
+        handed=handed,
+        joined=joined,
+        back=back,
+        factor_of=factor_of,
+        factor=factor,
+        product=product,
+    )
