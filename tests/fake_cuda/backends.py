@@ -41,7 +41,10 @@ def libraries(machine: Machine, patch: pytest.MonkeyPatch) -> Iterator[SimpleNam
     emulated = EmulatedRuntime()
     cupy = cupy_module.module(machine, lambda kernel, grid, arguments: emulated.launch(kernel, grid, arguments, None))
     torch, jax = torch_module.module(machine), jax_module.module(machine)
-    for name, module in (("cupy", cupy), ("cupy.cuda", cupy.cuda), ("torch", torch), ("numba.cuda", numba)):
+    modules = {"cupy": cupy, "cupy.cuda": cupy.cuda, "torch": torch, "numba.cuda": numba}
+    if numba is not None:
+        modules["numba.cuda.cudadrv.devicearray"] = numba_module
+    for name, module in modules.items():
         if module is not None:
             patch.setitem(sys.modules, name, module)
     yield SimpleNamespace(cupy=cupy, torch=torch, jax=jax, numba=numba)

@@ -358,6 +358,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
 
     cuda: Any = types.ModuleType("cupy.cuda")
     cuda.is_available = lambda: True
+    cuda.alloc = lambda size: MemoryPointer(machine.alloc(size), 0)
     cuda.set_allocator = lambda allocator: None
     cuda.Device, cuda.Stream, cuda.get_current_stream = Device, Stream, current
     cuda.UnownedMemory = lambda ptr, size, owner, device_id=0: Foreign(ptr, device_id, owner)

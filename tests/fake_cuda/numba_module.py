@@ -14,12 +14,13 @@ from tests.fake_cuda.machine import Block, Capsule, CudaError, Machine, array_at
 class Memory:
     """Of an array: `context` and, on request, a part of it."""
 
-    def __init__(self, block: Any, pointer: int) -> None:
-        self.block, self.pointer = block, pointer
+    def __init__(self, block: Any, pointer: int, size: int) -> None:
+        self.block, self.pointer, self.size = block, pointer, size
+        self.device_ctypes_pointer = ctypes.c_size_t(pointer)
         self.context = SimpleNamespace(device=SimpleNamespace(id=block.device))
 
     def view(self, start: int, stop: int | None = None) -> Memory:
-        return Memory(self.block, self.pointer + start)
+        return Memory(self.block, self.pointer + start, (self.size if stop is None else stop) - start)
 
 
 class DeviceNDArray:
@@ -30,11 +31,11 @@ class DeviceNDArray:
     def __init__(self, shape: Any, strides: Any, dtype: Any, stream: Any = 0, gpu_data: Any = None) -> None:
         self.shape, self.strides, self.dtype, self.stream = tuple(shape), tuple(strides), np.dtype(dtype), stream
         self.ndim, self.size = len(self.shape), int(np.prod(self.shape))
-        self.gpu_data = gpu_data
+        self.gpu_data = gpu_data or Memory(SimpleNamespace(pointer=0, device=0), 0, 0)
 
     @property
     def device_ctypes_pointer(self) -> ctypes.c_size_t:
-        return ctypes.c_size_t(self.gpu_data.pointer)
+        return self.gpu_data.device_ctypes_pointer
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -104,7 +105,9 @@ def to_device(machine: Machine, array: Any, *, device: int = 0, stream: Any = 0)
         ctypes.memmove(block.pointer, base.__array_interface__["data"][0], base.nbytes)
     block = machine.copies[id(base)][1]
     offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    return DeviceNDArray(array.shape, array.strides, array.dtype, stream, Memory(block, block.pointer + offset))
+    return DeviceNDArray(
+        array.shape, array.strides, array.dtype, stream, Memory(block, block.pointer + offset, base.nbytes)
+    )
 
 
 def module(machine: Machine) -> Any:
@@ -124,7 +127,7 @@ def module(machine: Machine) -> Any:
     def device_array(shape: Any, dtype: Any, strides: Any = None, order: str = "C", stream: Any = 0) -> DeviceNDArray:
         host = np.empty(shape, dtype)
         block = machine.alloc(host.nbytes)
-        return DeviceNDArray(host.shape, host.strides, host.dtype, stream, Memory(block, block.pointer))
+        return DeviceNDArray(host.shape, host.strides, host.dtype, stream, Memory(block, block.pointer, block.size))
 
     def as_cuda_array(of: Any, sync: bool = True) -> DeviceNDArray:
         described = of.__cuda_array_interface__
@@ -134,16 +137,25 @@ def module(machine: Machine) -> Any:
         pointer, dtype = described["data"][0], np.dtype(described["typestr"])
         strides = described.get("strides") or np.empty(described["shape"], dtype).strides
         owner: Any = SimpleNamespace(pointer=pointer, device=thread.device, owner=of)
-        return DeviceNDArray(described["shape"], strides, dtype, stream or 0, Memory(owner, pointer))
+        return DeviceNDArray(described["shape"], strides, dtype, stream or 0, Memory(owner, pointer, 0))
+
+    def memalloc(size: int) -> Memory:
+        block = machine.alloc(size)
+        return Memory(block, block.pointer, size)
 
     def put(array: Any, stream: Any = 0, copy: bool = True, to: Any = None) -> DeviceNDArray:
         return to_device(machine, np.array(array, order="C"), device=thread.device, stream=stream)
 
     return SimpleNamespace(
-        gpus=[Gpu(0), Gpu(1)], device_array=device_array, as_cuda_array=as_cuda_array, to_device=put,
-        stream=lambda: Stream(machine, machine.handle()), synchronize=lambda: None,
+        gpus=[Gpu(0), Gpu(1)],
+        device_array=device_array,
+        as_cuda_array=as_cuda_array,
+        to_device=put,
+        current_context=lambda: SimpleNamespace(memalloc=memalloc),
+        stream=lambda: Stream(machine, machine.handle()),
+        synchronize=lambda: None,
         is_cuda_array=lambda array: hasattr(array, "__cuda_array_interface__"),
-    )  # fmt: skip
+    )
 
 
 __all__ = ["Block", "DeviceNDArray", "Memory", "Stream", "module", "to_device"]

@@ -161,7 +161,8 @@ def _flags(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, writ
     return Flags(contiguous, writeable)
 
 
-def contiguous_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+@lru_cache(KEPT)
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Of an array in C order."""
     strides, stride = [], itemsize
     for n in reversed(shape):

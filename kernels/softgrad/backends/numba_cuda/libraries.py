@@ -36,11 +36,11 @@ class Library(Protocol):
     def stream(self, array: Any) -> int:
         """Handle of the stream in whose order the caller works."""
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
-        """A new C-contiguous array."""
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> tuple[Any, int]:
+        """Memory for a C-contiguous array, in the order of the current stream: what owns it, and its address."""
 
-    def part(self, of: DeviceArray) -> Any:
-        """An array of the library over a contiguous part of one of its own."""
+    def array(self, of: DeviceArray, like: Any) -> Any:
+        """An array of the library, of the kind and stream of `like`, over contiguous memory that it has allocated."""
 
 
 class Numba:
@@ -59,18 +59,27 @@ class Numba:
         """The array's own if it is bound to one, else the default stream."""
         return stream_of_numba(array)
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
-        """A new device array."""
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> tuple[Any, int]:
+        """From Numba's memory manager."""
+        size = prod(shape) * dtype.itemsize
+        if size == 0:
+            return None, 0
         cuda = sys.modules["numba.cuda"]
         with cuda.gpus[device]:
-            return cuda.device_array(shape, dtype)
+            memory = cuda.current_context().memalloc(size)
+        return memory, memory.device_ctypes_pointer.value
 
-    def part(self, of: DeviceArray) -> Any:
-        """A device array over a part of one."""
-        owner = of.owner
-        first = of.pointer - owner.device_ctypes_pointer.value if of.size else 0
-        memory = owner.gpu_data.view(first, first + prod(of.shape) * of.itemsize)
-        return type(owner)(of.shape, of.strides, of.dtype, stream=owner.stream, gpu_data=memory)
+    def array(self, of: DeviceArray, like: Any) -> Any:
+        """A device array, bound to the stream of `like` if that is."""
+        memory, make = of.owner, sys.modules["numba.cuda.cudadrv.devicearray"].DeviceNDArray
+        size = of.size * of.itemsize
+        if size == 0:
+            with sys.modules["numba.cuda"].gpus[of.device]:
+                return make(of.shape, of.strides, of.dtype, stream=like.stream)
+        first = of.pointer - memory.device_ctypes_pointer.value
+        if first or size != memory.size:
+            memory = memory.view(first, first + size)
+        return make(of.shape, of.strides, of.dtype, stream=like.stream, gpu_data=memory)
 
 
 class Cupy:
@@ -87,17 +96,17 @@ class Cupy:
         """CuPy's current one of the array's device."""
         return int(sys.modules["cupy"].cuda.get_current_stream(array.data.device_id).ptr)
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> tuple[Any, int]:
         """From CuPy's memory pool."""
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(device):
-            return cupy.empty(shape, dtype)
+            memory = cupy.cuda.alloc(prod(shape) * dtype.itemsize)
+        return memory, memory.ptr
 
-    def part(self, of: DeviceArray) -> Any:
-        """A view."""
-        owner = of.owner
-        memory = owner.data + (of.pointer - owner.data.ptr)
-        return type(owner)(of.shape, of.dtype, memory, of.strides)
+    def array(self, of: DeviceArray, like: Any) -> Any:
+        """An array over it."""
+        memory = of.owner
+        return sys.modules["cupy"].ndarray(of.shape, of.dtype, memory + (of.pointer - memory.ptr), of.strides)
 
 
 class Torch:
@@ -115,17 +124,20 @@ class Torch:
         """torch's current one of the tensor's device."""
         return stream_of_tensor(array)
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> tuple[Any, int]:
         """From torch's allocator."""
-        return sys.modules["torch"].empty(shape, dtype=_torch_dtypes(True)[dtype], device=f"cuda:{device}")
+        made = sys.modules["torch"].empty(shape, dtype=_torch_dtypes(True)[dtype], device=f"cuda:{device}")
+        return made, made.data_ptr()
 
-    def part(self, of: DeviceArray) -> Any:
-        """A view."""
-        torch = sys.modules["torch"]
-        first = (of.pointer - of.owner.untyped_storage().data_ptr()) // of.itemsize
+    def array(self, of: DeviceArray, like: Any) -> Any:
+        """The tensor that was made, or another over a part of its memory: none is a view in the eyes of autograd."""
+        made = of.owner
         steps = tuple(stride // of.itemsize for stride in of.strides)
-        bare = torch.empty(0, dtype=_torch_dtypes(True)[of.dtype], device=of.owner.device)
-        return bare.set_(of.owner.untyped_storage(), first, of.shape, steps)
+        if (of.pointer, of.shape, steps) == (made.data_ptr(), made.shape, made.stride()):
+            return made
+        first = (of.pointer - made.untyped_storage().data_ptr()) // of.itemsize
+        bare = sys.modules["torch"].empty(0, dtype=made.dtype, device=made.device)
+        return bare.set_(made.untyped_storage(), first, of.shape, steps)
 
 
 LIBRARIES: dict[str, Library] = {"numba": Numba(), "cupy": Cupy(), "torch": Torch()}

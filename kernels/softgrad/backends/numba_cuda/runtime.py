@@ -49,22 +49,15 @@ class Runtime:
         return DeviceArray(*memory, array, library, stream, self)
 
     def release(self, array: DeviceArray, like: Any) -> Any:
-        """A result as an array of its library: the one that was made for it, or a part of that."""
-        library, made = array.library, array.owner
-        memory = library.memory(made)
-        whole = memory is not None and memory[:4] == (array.pointer, array.shape, array.strides, array.dtype)
-        return made if whole else library.part(array)
+        """A result as an array of its library."""
+        return array.library.array(array, like)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray) -> DeviceArray:
         """A new C-contiguous array of the library and on the device of `like`."""
         library, dtype = like.library, np.dtype(dtype)
-        made = library.empty(shape, dtype, like.device, like.stream)
-        memory = library.memory(made)
-        assert memory is not None
+        owner, pointer = library.allocate(shape, dtype, like.device)
         strides = contiguous_strides(shape, dtype.itemsize)
-        return DeviceArray(
-            memory.pointer, shape, strides, dtype, like.device, True, made, library, like.stream, self
-        )  # fmt: skip
+        return DeviceArray(pointer, shape, strides, dtype, like.device, True, owner, library, like.stream, self)
 
     def unit_tangents(self, shape: tuple[int, int, int], like: DeviceArray) -> DeviceArray:
         """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
