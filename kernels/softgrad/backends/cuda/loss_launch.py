@@ -54,7 +54,7 @@ def launch(
         if plan.reduces:
             size, dtype, offset = loss_plans.memory_of_sums(rows, lead[0] if lead else 1, z.dtype)
             memory = runtime.empty((size,), dtype, z)
-            results = memory[: lead[0]] if lead else memory[:1].reshape(())
+            results = memory[: lead[0]] if lead else memory[0, ...]  # of one element, an array
             numbers_at = pointer(memory) + offset
         else:
             results = runtime.empty((*lead, outer, inner), loss_dtype(z.dtype), z)

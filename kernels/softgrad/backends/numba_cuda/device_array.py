@@ -121,18 +121,20 @@ class DeviceArray:
 
     def __getitem__(self, at: Any) -> Any:
         keys = at if isinstance(at, tuple) else (at,)
-        pointer, shape, strides = self.pointer, [], []
-        for axis, (n, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
-            key = keys[axis] if axis < len(keys) else slice(None)
+        if keys[-1] is Ellipsis:
+            keys = keys[:-1]
+        shape, strides = self.shape, self.strides
+        pointer, lengths, steps = self.pointer, [], []
+        for n, stride, key in zip(shape, strides, keys, strict=False):
             if isinstance(key, slice):
                 start, stop, step = key.indices(n)
                 pointer += start * stride
-                shape.append(len(range(start, stop, step)))
-                strides.append(step * stride)
+                lengths.append(len(range(start, stop, step)))
+                steps.append(step * stride)
             else:
-                index = range(n)[key]
-                pointer += index * stride
-        return self.view_of(pointer, tuple(shape), tuple(strides))
+                pointer += range(n)[key] * stride
+        rest = len(keys)
+        return self.view_of(pointer, (*lengths, *shape[rest:]), (*steps, *strides[rest:]))
 
     def __setitem__(self, at: Any, value: Any) -> None:
         target = self if at is Ellipsis else self[at]

@@ -72,13 +72,12 @@ class Numba:
     def array(self, of: DeviceArray, like: Any) -> Any:
         """A device array, bound to the stream of `like` if that is."""
         memory, make = of.owner, sys.modules["numba.cuda.cudadrv.devicearray"].DeviceNDArray
-        size = of.size * of.itemsize
-        if size == 0:
+        if of.size == 0:
             with sys.modules["numba.cuda"].gpus[of.device]:
                 return make(of.shape, of.strides, of.dtype, stream=like.stream)
         first = of.pointer - memory.device_ctypes_pointer.value
-        if first or size != memory.size:
-            memory = memory.view(first, first + size)
+        if first:
+            memory = memory.view(first, first + of.size * of.itemsize)
         return make(of.shape, of.strides, of.dtype, stream=like.stream, gpu_data=memory)
 
 
