@@ -40,7 +40,7 @@ class Library:
             return to_device(self.machine, x, device=device, stream=self._numba_stream)
         if self.name == "cupy":
             with self.module.cuda.Device(device):
-                return self.module.asarray(x)
+                return (self.module.asarray if x.flags.forc else self.module.view_like)(x)
         return (self.module.tensor if self.name == "torch" else self.module.asarray)(x, device=device)
 
     _numba_stream: Any = 0

@@ -87,6 +87,19 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
     return "same" if same else "partial"
 
 
+class Shadow:
+    """Memory of any device as NumPy must know it to reason about its layout; it is never read."""
+
+    def __init__(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> None:
+        self.__array_interface__ = {
+            "shape": shape,
+            "strides": strides,
+            "data": (pointer, False),
+            "typestr": f"|V{itemsize}",
+            "version": 3,
+        }
+
+
 def unit_tangents(shape: tuple[int, int, int], like: NDArray[Any]) -> NDArray[Any]:
     """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
     outer, classes, inner = shape

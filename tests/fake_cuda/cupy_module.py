@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
-from tests.fake_cuda.machine import DEVICES, LEGACY, Block, Capsule, CudaError, Machine, address_of, array_at
+from tests.fake_cuda.machine import DEVICES, LEGACY, Block, Capsule, CudaError, Machine, address_of, array_at, placed
 
 
 class MemoryPointer:
@@ -181,11 +181,8 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     ndarray.__module__, ndarray.__qualname__ = "cupy", "ndarray"
 
     def _new(host: Any, device: int | None = None) -> Any:
-        host = np.asarray(host)
-        mem = MemoryPointer(machine.alloc(host.nbytes, device), 0)
-        made = ndarray(host.shape, host.dtype, mem, None if host.flags.c_contiguous else host.strides)
-        if not host.flags.c_contiguous and (min(host.strides, default=0) < 0 or 0 in host.strides):
-            made = ndarray(host.shape, host.dtype, mem)
+        host = np.array(host, order="K")  # the order of the axes is kept, no gap between elements
+        made = ndarray(host.shape, host.dtype, MemoryPointer(machine.alloc(host.nbytes, device), 0), host.strides)
         made._host[...] = host
         return made
 
@@ -225,6 +222,15 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
         f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
     }
     cupy.ndarray, cupy.asarray, cupy.from_dlpack = ndarray, asarray, from_dlpack
+
+    def view(array: np.ndarray) -> Any:
+        """A view with these values and these strides, which CuPy itself makes by slicing."""
+        block, host = placed(machine, array, thread.device)
+        made = ndarray(host.shape, host.dtype, MemoryPointer(block, address_of(host) - block.pointer), host.strides)
+        made.base = made
+        return made
+
+    cupy.view_like = view
     cupy.asnumpy = lambda array: array.get()
     cupy.empty = lambda shape, dtype=float: ndarray(shape, dtype)
     cupy.zeros = lambda shape, dtype=float: _new(np.zeros(shape, dtype))
@@ -362,7 +368,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     cuda.set_allocator = lambda allocator: None
     cuda.Device, cuda.Stream, cuda.get_current_stream = Device, Stream, current
     cuda.UnownedMemory = lambda ptr, size, owner, device_id=0: Foreign(ptr, device_id, owner)
-    cuda.MemoryPointer, cuda.Memory = MemoryPointer, Block
+    cuda.MemoryPointer, cuda.PooledMemory = MemoryPointer, Block
     cuda.runtime = types.SimpleNamespace(
         getDevice=get_device, setDevice=set_device, memGetInfo=memory_info, getDeviceCount=lambda: DEVICES
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fake_cuda.machine import Capsule, Machine, address_of, array_at
+from tests.fake_cuda.machine import Capsule, Machine, address_of, placed
 
 
 def module(machine: Machine) -> types.ModuleType:
@@ -35,10 +35,7 @@ def module(machine: Machine) -> types.ModuleType:
     ArrayImpl.__module__ = "jaxlib._jax"
 
     def asarray(array: Any, *, device: int = 0) -> Any:
-        array = np.asarray(array)
-        block = machine.alloc(array.nbytes, device)
-        host = array_at(block.pointer, array.shape, array.strides, array.dtype, block)
-        host[...] = array
+        block, host = placed(machine, np.asarray(array), device)
         return ArrayImpl(host, block, device)
 
     def from_dlpack(array: Any) -> Any:

@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+try:
+    from numpy.lib.array_utils import byte_bounds
+except ImportError:  # NumPy 1
+    from numpy import byte_bounds
+
 DEVICES = 2
 LEGACY = 0  # the default stream
 
@@ -69,6 +74,16 @@ class Machine:
             self.capturing[stream].append(work)
         else:
             work()
+
+
+def placed(machine: Machine, array: np.ndarray, device: int) -> tuple[Block, np.ndarray]:
+    """A copy on a device, strides and all: its block, and the values there."""
+    low, high = byte_bounds(array) if array.size else (0, 0)
+    block = machine.alloc(high - low, device)
+    offset = address_of(array) - low if array.size else 0
+    host = array_at(block.pointer + offset, array.shape, array.strides, array.dtype, block)
+    host[...] = array
+    return block, host
 
 
 def array_at(pointer: int, shape: Any, strides: Any, dtype: np.dtype[Any], owner: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.cases import DTYPES
-from tests.fake_cuda.machine import LEGACY, Block, Capsule, Machine, address_of, array_at
+from tests.fake_cuda.machine import LEGACY, Block, Capsule, Machine, address_of, array_at, placed
 
 
 def module(machine: Machine) -> types.ModuleType:
@@ -91,11 +91,8 @@ def module(machine: Machine) -> types.ModuleType:
     Tensor.__module__, Parameter.__module__ = "torch", "torch.nn.parameter"
 
     def tensor(array: Any, *, device: int = 0, kind: Any = Tensor) -> Any:
-        """A tensor with these values and, among contiguous ones, these strides."""
-        array = np.asarray(array)
-        block = machine.alloc(array.nbytes, device)
-        host = array_at(block.pointer, array.shape, array.strides, array.dtype, block)
-        host[...] = array
+        """A tensor with these values and these strides."""
+        block, host = placed(machine, np.asarray(array), device)
         return kind(host, block)
 
     def empty(*shape: Any, dtype: Any, device: Any) -> Any:

@@ -178,25 +178,19 @@ def unit_tangents(shape: tuple[int, int, int], like: cupy.ndarray) -> cupy.ndarr
     return cupy.broadcast_to(units, (classes, outer, classes, inner))
 
 
-class _Shadow:
-    """What NumPy must know of a device array to reason about its memory; it is never read."""
-
-    def __init__(self, array: cupy.ndarray) -> None:
-        self.__array_interface__ = {
-            "shape": array.shape,
-            "typestr": f"|V{array.itemsize}",
-            "data": (array.data.ptr, False),
-            "strides": array.strides,
-            "version": 3,
-        }
-
-
 def overlap(a: cupy.ndarray, b: cupy.ndarray) -> Literal["none", "same", "partial"]:
     """How the memory of two arrays overlaps: no element shared, the very same view, or anything else."""
     if a is b:
         return "same"
+    mine, other = a.data.mem, b.data.mem
+    if mine is not other and type(mine) is type(other) is cupy.cuda.PooledMemory:
+        return "none"  # each has a piece of the pool for itself
     if a.flags.c_contiguous and b.flags.c_contiguous:
         start_a, start_b = a.data.ptr, b.data.ptr
         if start_a + a.nbytes <= start_b or start_b + b.nbytes <= start_a:
             return "none"
-    return host.overlap(np.asarray(_Shadow(a)), np.asarray(_Shadow(b)))
+    return host.overlap(_shadow(a), _shadow(b))
+
+
+def _shadow(array: cupy.ndarray) -> np.ndarray:
+    return np.asarray(host.Shadow(array.data.ptr, array.shape, array.strides, array.itemsize))

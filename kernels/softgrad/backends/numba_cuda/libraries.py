@@ -8,23 +8,15 @@ from __future__ import annotations
 import sys
 from functools import cache
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from softgrad.backends.cuda.libraries import is_plain_tensor, stream_of_numba, stream_of_tensor
 from softgrad.backends.numba_cuda.device_array import DeviceArray
 
-
-class Memory(NamedTuple):
-    """What there is to know of an array."""
-
-    pointer: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # bytes
-    dtype: np.dtype[Any]
-    device: int
-    writeable: bool = True
+Memory = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any], int, bool]
+"""What there is to know of an array: address, shape, strides in bytes, dtype, device, whether it may be written to."""
 
 
 class Library(Protocol):
@@ -53,7 +45,7 @@ class Numba:
         pointer = array.device_ctypes_pointer.value or 0
         context = getattr(array.gpu_data, "context", None)
         device = 0 if context is None else int(context.device.id)
-        return Memory(pointer, tuple(array.shape), tuple(array.strides), array.dtype, device)
+        return pointer, array.shape, array.strides, array.dtype, device, True
 
     def stream(self, array: Any) -> int:
         """The array's own if it is bound to one, else the default stream."""
@@ -89,7 +81,7 @@ class Cupy:
         cupy = sys.modules["cupy"]
         if type(array) is not cupy.ndarray:
             return None
-        return Memory(array.data.ptr, array.shape, array.strides, array.dtype, array.data.device_id)
+        return array.data.ptr, array.shape, array.strides, array.dtype, array.data.device_id, True
 
     def stream(self, array: Any) -> int:
         """CuPy's current one of the array's device."""
@@ -117,7 +109,7 @@ class Torch:
         if dtype is None:
             return None
         strides = tuple(stride * dtype.itemsize for stride in array.stride())
-        return Memory(array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index)
+        return array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index, True
 
     def stream(self, array: Any) -> int:
         """torch's current one of the tensor's device."""

@@ -41,12 +41,14 @@ class Runtime:
         memory = None if library is None else library.memory(array)
         if library is None or memory is None or (like is not None and library is not like.library):
             raise TypeError(unserved(name, array, None if like is None else like.owner))
-        if like is not None and memory.device != like.device:
+        if like is None:
+            return DeviceArray(*memory, array, library, library.stream(array), self)
+        adopted = DeviceArray(*memory, array, library, like.stream, self)
+        if adopted.device != like.device:
             raise ValueError(
-                f"`{name}` is on device {memory.device}; expected device {like.device}, where the main input is"
+                f"`{name}` is on device {adopted.device}; expected device {like.device}, where the main input is"
             )
-        stream = library.stream(array) if like is None else like.stream
-        return DeviceArray(*memory, array, library, stream, self)
+        return adopted
 
     def release(self, array: DeviceArray, like: Any) -> Any:
         """A result as an array of its library."""
@@ -75,7 +77,7 @@ class Runtime:
                 return "none"
         if a.device != b.device:
             return "none"
-        return host.overlap(np.asarray(_Shadow(a)), np.asarray(_Shadow(b)))
+        return host.overlap(_shadow(a), _shadow(b))
 
     # --- copies and values --------------------------------------------------------------------------------------------
 
@@ -166,14 +168,5 @@ class Runtime:
         return self._modules[key], shared_bytes, kernel
 
 
-class _Shadow:
-    """What NumPy must know of a device array to reason about its memory; it is never read."""
-
-    def __init__(self, array: DeviceArray) -> None:
-        self.__array_interface__ = {
-            "shape": array.shape,
-            "typestr": f"|V{array.itemsize}",
-            "data": (array.pointer, False),
-            "strides": array.strides,
-            "version": 3,
-        }
+def _shadow(array: DeviceArray) -> np.ndarray:
+    return np.asarray(host.Shadow(array.pointer, array.shape, array.strides, array.itemsize))
