@@ -304,6 +304,26 @@ def test_elements_that_are_not_whole_elements_apart(library: Library) -> None:
     assert library.host(zd).tobytes() == before
 
 
+def test_an_out_whose_elements_lie_between_each_other_s(library: Library) -> None:
+    z = np.random.default_rng(0).standard_normal((2, 3))
+    out = library.array(np.lib.stride_tricks.as_strided(np.zeros(8), (2, 3), (24, 16)))
+    assert softgrad.softmax(library.array(z), out=out) is out
+    truth.assert_right(library.host(out), truth.softmax(z), np.float64)
+
+
+def test_formats_of_8_bits_are_refused_everywhere(library: Library) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes")
+    if library.name == "torch":
+        pytest.skip("its tensors of such formats are not adopted at all")
+    z = np.zeros((3, 4), np.float32)
+    for name in ("float8_e5m2", "float8_e4m3fn"):
+        v = z.astype(getattr(ml_dtypes, name))
+        with pytest.raises(TypeError, match=rf"`tangent` (has dtype {name}|is a numba.* '<[fV]1')"):
+            softgrad.softmax_jvp(library.array(v), logits=library.array(z))
+        with softgrad.use_backend("numpy"), pytest.raises(TypeError, match=f"`tangent` has dtype {name}"):
+            softgrad.softmax_jvp(v, logits=z)
+
+
 @pytest.mark.parametrize("name", calls.EVERY)
 def test_both_backends_agree_with_the_cpu_s(library: Library, name: str) -> None:
     arguments = calls.arguments(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 import softgrad
 from softgrad import layout
 from softgrad.dispatch import backend_for
+from softgrad.host import overlaps_itself
 from tests import calls
 from tests.calls import LEFT_OUT, PROBS, SHAPE
 
@@ -128,3 +131,34 @@ def test_what_is_written_through_is_a_view(data: st.DataObject) -> None:
     chosen = layout.writable(backend_for("out", out), out, out.shape, out, axis, lead)
     is_view = np.shares_memory(layout.tangent_rows(out, axis, lead), out)
     assert (chosen is out) == is_view
+
+
+def test_elements_that_lie_between_each_other_s() -> None:
+    # Three classes two apart, two rows three apart: 0 2 4, 3 5 7.
+    memory = np.full(8, np.nan)
+    out = np.lib.stride_tricks.as_strided(memory, (2, 3), (24, 16))
+    z = np.random.default_rng(0).normal(size=(2, 3))
+    for name in ("numpy", *(name for name, state in softgrad.available_backends().items() if state == "available")):
+        with softgrad.use_backend(name):
+            assert softgrad.softmax(z, out=out) is out
+            np.testing.assert_array_equal(out, softgrad.softmax(z))
+    assert np.isnan(memory[[1, 6]]).all()
+    crossing = np.lib.stride_tricks.as_strided(memory, (3, 2), (24, 16))  # 0 2, 3 5, 6 8
+    assert not overlaps_itself(crossing.shape, crossing.strides, 8)
+    colliding = np.lib.stride_tricks.as_strided(memory, (3, 2), (16, 32))  # 0 4, 2 6, 4 8
+    with pytest.raises(ValueError, match="elements that share memory with each other"):
+        softgrad.softmax(np.zeros((3, 2)), out=colliding)
+
+
+def test_an_overlap_with_itself_is_decided_exactly() -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(500):
+        axes, itemsize = rng.integers(1, 5), int(rng.choice([2, 4, 8]))
+        shape = tuple(map(int, rng.integers(1, 5, axes)))
+        strides = tuple(map(int, rng.integers(-12, 13, axes) * rng.choice([1, 2, 4])))
+        at = sorted(sum(map(operator.mul, index, strides)) for index in np.ndindex(shape))
+        true = any(b - a < itemsize for a, b in pairwise(at))
+        assert overlaps_itself(shape, strides, itemsize) == true, (shape, strides, itemsize)
+        found.append(true)
+    assert 50 < sum(found) < 450

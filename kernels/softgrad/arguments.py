@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
+from softgrad import host
 from softgrad.dispatch import backend_for
 from softgrad.layout import per_row, rows
 from softgrad.protocol import Array, Backend
@@ -74,7 +75,7 @@ def target_input(backend: Backend, targets: Any, logits: Array, copies: Copies) 
         )
     if _is_one_of_the_four(dtype):
         return native
-    if dtype.kind == "f":
+    if _is_number(dtype):
         return _plain("targets", native, copies)
     raise TypeError(
         f"`targets` has dtype {_spell(dtype)}; expected a floating or integer dtype for probabilities, "
@@ -117,7 +118,12 @@ def _is_one_of_the_four(dtype: Any) -> bool:
 
 
 def _is_real(dtype: Any) -> bool:
-    return dtype.kind in "fiu" or _is_one_of_the_four(dtype)  # to NumPy, bfloat16 is of kind "V"
+    return _is_number(dtype) or _is_one_of_the_four(dtype)  # to NumPy, bfloat16 is of kind "V"
+
+
+def _is_number(dtype: Any) -> bool:
+    """Whether NumPy itself computes with it: of ml_dtypes' formats of 8 bits, some call themselves floating."""
+    return dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize > 1)
 
 
 def _are_long_integers(given: Any, native: Array) -> bool:
@@ -335,13 +341,13 @@ def out_memory(
 
 
 def _overlaps_itself(array: Array) -> bool:
-    """False only when no two elements share memory: each stride steps over all the smaller ones cover."""
+    """False only when no two elements share memory: at once where each stride steps over all the smaller ones cover."""
     if array.size == 0:
         return False
     covered = array.itemsize
     for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < covered:
-            return True
+            return host.overlaps_itself(array.shape, array.strides, array.itemsize)
         covered += stride * (n - 1)
     return False
 

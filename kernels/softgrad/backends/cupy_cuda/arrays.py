@@ -101,7 +101,7 @@ def _foreign(name: str, array: Any, library: str, like: Any) -> tuple[cupy.ndarr
             return cupy.from_dlpack(array), None
         elif hasattr(array, "__cuda_array_interface__"):
             return cupy.asarray(array), None
-    except (BufferError, RuntimeError, AttributeError) as error:
+    except (BufferError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise TypeError(f"{unserved(name, array, like)} ({error})") from error
     raise TypeError(unserved(name, array, like))
 
