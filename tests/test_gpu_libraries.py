@@ -148,11 +148,20 @@ def test_layouts_that_leave_no_choice_but_a_copy(library: Library) -> None:
     t = rng.integers(0, 6, (5, 4, 3))
     zd, td = library.array(z), library.array(t)
     out = library.array(rng.standard_normal((4, 3, 5, 6)).transpose(2, 0, 3, 1))
+    library.machine.computed.clear()
+    library.machine.launches.clear()
     loss, grad = softgrad.cross_entropy_value_and_grad(zd, td, axis=2, out=out)
     assert grad is out
     truth.assert_right(library.host(out), truth.cross_entropy_grad(z, t, axis=2), np.float64)
     truth.assert_right(library.host(loss), truth.cross_entropy(z, t, axis=2), np.float64)
+    integers = softgrad.softmax(library.array((z * 4).astype(np.int32)), axis=2)
+    truth.assert_right(
+        library.host(integers), truth.softmax((z * 4).astype(np.int32).astype(float), axis=2), np.float64
+    )
+    library.host(softgrad.softmax_jacobian(logits=zd, axis=2))
+    # Copies too, whoever makes them.
     assert {stream for _, stream, _ in library.machine.launches} == {handle}
+    assert set(library.machine.computed) <= {handle}
 
 
 def test_with_out_nothing_is_allocated(library: Library) -> None:

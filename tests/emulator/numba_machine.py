@@ -141,7 +141,7 @@ class State:
             )
 
 
-state: State = None  # type: ignore[assignment]
+state: Any = None  # a `State` while a kernel runs
 
 
 def start(*arguments: Any) -> None:

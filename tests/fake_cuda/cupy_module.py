@@ -82,9 +82,10 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
         def _of(self, host: np.ndarray) -> Any:
             """An array over a view of this one's memory; a new one where NumPy had to copy."""
             if host.size and not np.may_share_memory(host, self._host):
+                machine.computed.append(current().ptr)
                 return _new(host, self.data.device_id)
             offset = address_of(host) - self.data.ptr if host.size else 0
-            part = ndarray(host.shape, host.dtype, self.data + offset, host.strides)
+            part = type(self)(host.shape, host.dtype, self.data + offset, host.strides)
             part.base = self
             return part
 
@@ -116,7 +117,8 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
             machine.do(assign, current().ptr, self.data.device_id)
 
         def _compute(self) -> None:
-            """CuPy's own kernels load whole elements."""
+            """One of CuPy's own kernels, which load whole elements."""
+            machine.computed.append(current().ptr)
             if self.data.ptr % self.itemsize or any(stride % self.itemsize for stride in self.strides):
                 raise CudaError("cudaErrorMisalignedAddress: misaligned address")
 
@@ -236,7 +238,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     cupy.zeros = lambda shape, dtype=float: _new(np.zeros(shape, dtype))
     cupy.empty_like = lambda array: ndarray(array.shape, array.dtype)
     cupy.zeros_like = lambda array: _new(np.zeros(array.shape, array.dtype))
-    cupy.eye = lambda n, dtype=float: _new(np.eye(n, dtype=dtype))
+    cupy.eye = lambda n, dtype=float: _new(np.eye(n, dtype=dtype)).copy()
     cupy.ascontiguousarray = lambda array: array if array.flags.c_contiguous else array.copy()
     cupy.broadcast_to = lambda array, shape: array._of(np.broadcast_to(array._host, shape))
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(

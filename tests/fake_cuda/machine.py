@@ -48,6 +48,7 @@ class Machine:
         self.blocks: list[Block] = []
         self.copies: dict[int, tuple[np.ndarray, Block]] = {}  # what was copied here, by its identity
         self.launches: list[tuple[str, int, int]] = []  # function, stream, device
+        self.computed: list[int] = []  # streams of what the libraries computed themselves
         self.allocated = 0  # times that memory was asked for
         self.host_copies = 0  # times that the host waited for the device to read or write
         self.capturing: dict[int, list[Callable[[], None]]] = {}

@@ -53,6 +53,32 @@ def on_stream() -> AbstractContextManager[Any]:
     return cupy.cuda.ExternalStream(call.stream)
 
 
+class _Guest(cupy.ndarray):  # type: ignore[misc]  # CuPy has no annotations
+    """Another library's memory: what CuPy computes of it belongs on the call's stream, not on CuPy's current one.
+
+    These are the operations with which the code above the backends may copy (`softgrad.protocol`).
+    """
+
+    def reshape(self, *shape: Any) -> cupy.ndarray:
+        if self.flags.c_contiguous:  # a view
+            return super().reshape(*shape)
+        with self.device, on_stream():
+            return _guest(super().reshape(*shape))
+
+    def astype(self, dtype: Any, **options: Any) -> cupy.ndarray:
+        with self.device, on_stream():
+            return _guest(super().astype(dtype, **options))
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        with self.device, on_stream():
+            super().__setitem__(at, value)
+
+
+def _guest(array: cupy.ndarray) -> cupy.ndarray:
+    same = isinstance(array, _Guest)
+    return array if same else _Guest(array.shape, array.dtype, array.data, array.strides)
+
+
 def adopt(name: str, array: Any, like: Any = None) -> cupy.ndarray:
     """`array`, the argument `name`, as cupy.ndarray over the same memory, on the device of `like`."""
     if type(array) is cupy.ndarray:
@@ -92,9 +118,9 @@ def _foreign(name: str, array: Any, library: str, like: Any) -> tuple[cupy.ndarr
     try:
         if library == "torch":
             if is_plain_tensor(array):
-                return cupy.from_dlpack(Unsynchronised(array)), stream_of_tensor(array)
+                return _guest(cupy.from_dlpack(Unsynchronised(array))), stream_of_tensor(array)
         elif library == "numba":
-            return _numba_memory(array), stream_of_numba(array)
+            return _guest(_numba_memory(array)), stream_of_numba(array)
         elif library == "jax" and name == "out":
             pass  # XLA takes its arrays for constants
         elif hasattr(array, "__dlpack__") and int(array.__dlpack_device__()[0]) in (2, 13):
@@ -173,7 +199,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: cupy.ndarray) -> cupy.ndarra
 def unit_tangents(shape: tuple[int, int, int], like: cupy.ndarray) -> cupy.ndarray:
     """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
     outer, classes, inner = shape
-    with like.device:
+    with like.device, on_stream():
         units = cupy.eye(classes, dtype=like.dtype)[:, None, :, None]
     return cupy.broadcast_to(units, (classes, outer, classes, inner))
 
