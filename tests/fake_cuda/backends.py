@@ -41,7 +41,8 @@ def libraries(machine: Machine, patch: pytest.MonkeyPatch) -> Iterator[SimpleNam
     emulated = EmulatedRuntime()
     cupy = cupy_module.module(machine, lambda kernel, grid, arguments: emulated.launch(kernel, grid, arguments, None))
     torch, jax = torch_module.module(machine), jax_module.module(machine)
-    modules = {"cupy": cupy, "cupy.cuda": cupy.cuda, "torch": torch, "numba.cuda": numba}
+    modules = {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupy.cuda.memory": cupy.cuda.memory, "torch": torch}
+    modules["numba.cuda"] = numba
     if numba is not None:
         modules["numba.cuda.cudadrv.devicearray"] = numba_module
     for name, module in modules.items():

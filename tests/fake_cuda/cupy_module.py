@@ -50,6 +50,7 @@ class Flags:
 def module(machine: Machine, run: Any) -> types.ModuleType:
     """The module; `run(kernel, grid, arguments)` runs a kernel."""
     cupy: Any = types.ModuleType("cupy")
+    cupy.__version__ = "14.2.0"
     thread = machine.thread
 
     # --- arrays -------------------------------------------------------------------------------------------------------
@@ -370,7 +371,8 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
     cuda.set_allocator = lambda allocator: None
     cuda.Device, cuda.Stream, cuda.get_current_stream = Device, Stream, current
     cuda.UnownedMemory = lambda ptr, size, owner, device_id=0: Foreign(ptr, device_id, owner)
-    cuda.MemoryPointer, cuda.PooledMemory = MemoryPointer, Block
+    cuda.MemoryPointer, cuda.memory = MemoryPointer, types.ModuleType("cupy.cuda.memory")
+    cuda.memory.PooledMemory = Block
     cuda.runtime = types.SimpleNamespace(
         getDevice=get_device, setDevice=set_device, memGetInfo=memory_info, getDeviceCount=lambda: DEVICES
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import cupy
 import numpy as np
+from cupy.cuda.memory import PooledMemory
 
 from softgrad import host
 from softgrad.backends.cuda.libraries import is_plain_tensor, library_of, stream_of_numba, stream_of_tensor
@@ -209,7 +210,7 @@ def overlap(a: cupy.ndarray, b: cupy.ndarray) -> Literal["none", "same", "partia
     if a is b:
         return "same"
     mine, other = a.data.mem, b.data.mem
-    if mine is not other and type(mine) is type(other) is cupy.cuda.PooledMemory:
+    if mine is not other and type(mine) is type(other) is PooledMemory:
         return "none"  # each has a piece of the pool for itself
     if a.flags.c_contiguous and b.flags.c_contiguous:
         start_a, start_b = a.data.ptr, b.data.ptr
