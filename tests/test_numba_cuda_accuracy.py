@@ -61,7 +61,7 @@ def test_adversarial_rows(case: Case, dtype: np.dtype[Any]) -> None:
     assert_all_right(case, dtype, SOFTMAX + PRODUCTS + LOSSES)
 
 
-@pytest.mark.parametrize("dtype", [DTYPES[name] for name in ("float64", "float32", "float16")], ids=str)
+@pytest.mark.parametrize("dtype", DTYPE)
 @pytest.mark.parametrize("case", TAILS, ids=str)
 def test_tails(case: Case, dtype: np.dtype[Any]) -> None:
     assert_all_right(case, dtype, ("softmax", "softmax_jvp", "cross_entropy_grad"))
@@ -157,6 +157,35 @@ def test_products_from_probabilities(dtype: np.dtype[Any]) -> None:
         truth.assert_right(result, true, dtype)
         result, true = softgrad.log_softmax_vjp(v, log_probs=log_p), truth.log_softmax_vjp(v, log_probs=log_p)
         truth.assert_right(result, true, dtype)
+
+
+@pytest.mark.parametrize("tangent", [np.float64, np.int64])
+def test_wide_tangents_keep_the_digits_that_are_left_by_the_largest_class(tangent: type) -> None:
+    case = ADVERSARIAL[0]
+    z = case.logits(np.float32)[:FEW_ROWS]
+    v = (case.tangents(np.float64)[:FEW_ROWS] * 1e3 + 2e9).astype(tangent)
+    for name in ("softmax_jvp", "log_softmax_jvp"):
+        result, true = getattr(softgrad, name)(v, logits=z), getattr(truth, name)(v, logits=z)
+        truth.assert_right(result, true, np.float32, what=name)
+
+
+def test_a_class_of_probability_0_has_no_share_of_what_overflows() -> None:
+    z, t = np.array([[3e38, -3e38, -2e38, 1.0]], np.float32), np.array([1])
+    loss = {"label_smoothing": 1.0, "z_loss": 0.3, "grad_output": 3, "reduction": "none"}
+    result = softgrad.cross_entropy_grad(z, t, **loss)
+    truth.assert_right(result, truth.cross_entropy_grad(z, t, **loss), np.float32)
+
+
+@pytest.mark.parametrize("options", [{}, {"z_loss": 0.3, "label_smoothing": 0.1}, {"softcap": 30.0}], ids=str)
+@pytest.mark.parametrize("name", ["huge", "others flushed"])
+def test_float64_derivatives_keep_digits_below_the_smallest_normal_number(name: str, options: dict[str, Any]) -> None:
+    case = next(case for case in ADVERSARIAL if case.name == name)
+    z, t, v = case.logits()[:FEW_ROWS], case.targets()[:FEW_ROWS], case.tangents()[:FEW_ROWS]
+    within = 4.0 + options.get("softcap", 0.0)
+    for function in ("cross_entropy_jvp", "cross_entropy_hvp"):
+        result = getattr(softgrad, function)(v, logits=z, targets=t, **options)
+        true = getattr(truth, function)(v, logits=z, targets=t, **options)
+        truth.assert_right(result, true, np.float64, within=within, what=function)
 
 
 @pytest.mark.parametrize("dtype", DTYPE)

@@ -9,8 +9,8 @@ What is found out beside the result:
 
   * shared memory is NaN (all ones) at first, and an access beyond what the launch asked for is an error;
   * an access to global memory that is not within an array of the call, or not aligned to its size, is an error;
-  * two threads that access one place, one of them writing, with no barrier in between (within a warp: no exchange
-    between lanes), are a race, and an error, whatever the result.
+  * two threads that access one place, one of them writing, with no barrier in between (of their block; of their warp,
+    if they are in one), are a race, and an error, whatever the result.
 
 Not modelled: performance, and blocks that wait for each other.
 """
@@ -204,13 +204,16 @@ def agreed(condition):
 
 
 def exchange(x, distance):
-    state.clock[1] = state.now = state.now + 1
     x = state.vector(x)
     return x.reshape(-1, WARP)[:, np.arange(WARP) ^ distance].reshape(-1)
 
 
 def syncthreads():
     state.clock[1] = state.clock[2] = state.now = state.now + 1
+
+
+def syncwarp():
+    state.clock[1] = state.now = state.now + 1
 
 
 def publish():
@@ -409,6 +412,7 @@ CUDA = SimpleNamespace(
     threadIdx=_Index("thread_index"),
     blockIdx=_Index("block_index"),
     syncthreads=syncthreads,
+    syncwarp=syncwarp,
     shared=SimpleNamespace(array=lambda size, dtype: SharedArray(dtype)),
     local=SimpleNamespace(array=LocalArray),
 )

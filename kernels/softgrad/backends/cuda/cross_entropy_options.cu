@@ -48,7 +48,7 @@ DEVICE void cross_entropy_options(const LossArgs& a, Team team = Team()) {
     const Shift<Real> shift(row.finite ? row.m : Real(0));
     const Real but_h = row.spread + Real(2) * charge.zeta * row.lse, scale = charge.scale.value();
     const Factor<Real> all(scale * (h + but_h), row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
-    const Real at_t = all_but_h(row.e_t) - only_h(row.rest_t.value());
+    const Real at_t = all_but_h.share(row.e_t) - only_h.share(row.rest_t.value());
     loss.each([&](int64 j, Real(&x)[WIDTH]) {
       Real d[WIDTH], z[WIDTH];
       loss.masses.load(j, d);
@@ -56,7 +56,7 @@ DEVICE void cross_entropy_options(const LossArgs& a, Team team = Team()) {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
         const Real e = shift.exp(x[i]);
-        Real g = j + i == loss.masses.t ? at_t : e == Real(0) ? Real(0) : all(e);
+        Real g = j + i == loss.masses.t ? at_t : all.share(e);
         if (d[i] != Real(0)) g -= scale * d[i];
         if (a.softcap != 0.0) g *= loss.cap.slope(z[i]);
         x[i] = dead ? Real(0) : broken ? nan<Real>() : g;

@@ -93,7 +93,7 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
       const Real f = all_mass / unit_f, zeta_v_mean = zeta == 0.0 ? 0.0 : zeta / unit_f * v_mean;
       const Factor<Real> by(scale * unit, row.s);
       const Factor<Real> all(scale * all_mass, row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
-      const Real at_t = all_but_h(row.e_t) - only_h(row.rest_t.value());
+      const Real at_t = all_but_h.share(row.e_t) - only_h.share(row.rest_t.value());
       loss.each([&](int64 j, Real(&x)[WIDTH]) {
         Real d[WIDTH], u[WIDTH], z[WIDTH], w[WIDTH];
         loss.masses.load(j, d);
@@ -110,7 +110,7 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
           const Real lifted = u[i] == 0.0 ? -lifted_mean * (e * drop) : (u[i] - mean) * e;
           Real y = masked ? 0.0 : by(f * lifted + zeta_v_mean * e, unit_f);
           if (capped && !masked) {
-            const Real g = (j + i == loss.masses.t ? at_t : all(e)) - scale * d[i];
+            const Real g = (j + i == loss.masses.t ? at_t : all.share(e)) - scale * d[i];
             y = y * loss.cap.slope(z[i]) + g * loss.cap.curvature(z[i]) * w[i];
           }
           x[i] = dead ? 0.0 : broken ? nan<Real>() : y;

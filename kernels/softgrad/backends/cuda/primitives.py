@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from softgrad.backends.cuda import loss_launch, plans
 from softgrad.backends.cuda.checks import first_bad_row, first_bad_target
 from softgrad.backends.cuda.kernels import Kernel
@@ -176,7 +178,8 @@ class Primitives:
         return self.runtime.convert(array, array.dtype)
 
     def real(self, array: Array, point: Array) -> Array:
-        """Numbers in a dtype that kernels are built for: floating ones as they are, integers in the computing dtype."""
+        """Numbers in a dtype that kernels are built for: floating ones as they are, integers in one that holds them."""
         if plans.is_built_for(array.dtype):
             return self.plain(array)
-        return self.runtime.convert(array, loss_dtype(point.dtype))
+        dtype = np.dtype(np.float64) if array.dtype.itemsize >= 4 else loss_dtype(point.dtype)
+        return self.runtime.convert(array, dtype)

@@ -101,6 +101,8 @@ struct Factor {
   DEVICE explicit Factor(Real a, Sum<Real> s) : Factor(Sum<Real>(a, Real(0)), s) {}
 
   DEVICE Real operator()(Real e) const { return e * first * second; }
+  // Exactly 0 where that is 0, as at a masked class, whatever the factor is.
+  DEVICE Real share(Real e) const { return e == Real(0) ? e : (*this)(e); }
   // That times a power of two that may be large.
   DEVICE Real operator()(Real e, Real power) const {
     return second == Real(1) ? scaled(e, first, power) : scaled(e * first, second, power);

@@ -24,7 +24,7 @@ from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, charges, half_gap, put_per_row
 from softgrad.backends.numba_cuda.machine import device, log, log1p, select
 from softgrad.backends.numba_cuda.rows import Place, at_row, walk
-from softgrad.backends.numba_cuda.sums import Sum, add, sums, times
+from softgrad.backends.numba_cuda.sums import Sum, add, share, sums
 from softgrad.backends.numba_cuda.teams import Step, nan_max, team
 
 
@@ -104,9 +104,8 @@ def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:
                         x[i + n * APART] = exp(shift, x[i + n * APART])
                 for n in range(NUMBERS):
                     e = select(j + offset(n) == t, minus_rest, x[i + n * APART])
-                    # Exactly 0 at a masked class whatever the factor is; dead rows are 0 throughout, broken ones NaN.
-                    g = select(e == ZERO, ZERO, times(factor, e))
-                    y[n] = select(dead, ZERO, select(broken, NAN, g))
+                    # Dead rows are 0 throughout, broken ones NaN.
+                    y[n] = select(dead, ZERO, select(broken, NAN, share(factor, e)))
                 store(grad, j, y)
 
     return cross_entropy

@@ -20,7 +20,7 @@ from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, half_gap, put
 from softgrad.backends.numba_cuda.machine import device, select
 from softgrad.backends.numba_cuda.masses import loss_rows, softcaps
 from softgrad.backends.numba_cuda.rows import at_row, walk
-from softgrad.backends.numba_cuda.sums import Sum, sums, times
+from softgrad.backends.numba_cuda.sums import Sum, share, sums
 from softgrad.backends.numba_cuda.teams import Step, team
 
 
@@ -80,7 +80,7 @@ def cross_entropy_options(T: str, TT: str, real: str, regime: Regime) -> Any:
             but_h, scale = of.spread + TWO * charge.zeta * of.lse, value(charge.scale)
             all_ = factor(scale * (h + but_h), of.s)
             all_but_h, only_h = factor(scale * but_h, of.s), factor(scale * h, of.s)
-            at_t = times(all_but_h, of.e_t) - times(only_h, value(of.rest_t))
+            at_t = share(all_but_h, of.e_t) - share(only_h, value(of.rest_t))
             for turn in range(turns(a.shape.classes, cut, result)):
                 j = class_of(turn, cut)
                 read(loss, j, x)
@@ -89,7 +89,7 @@ def cross_entropy_options(T: str, TT: str, real: str, regime: Regime) -> Any:
                     load(loss.z, j, ZERO, z, 0)
                 for n in range(NUMBERS):
                     e = exp(shift, x[n])
-                    g = select(j + n == t, at_t, select(e == ZERO, ZERO, times(all_, e)))
+                    g = select(j + n == t, at_t, share(all_, e))
                     g = g - select(d[n] == ZERO, ZERO, scale * d[n])
                     if cap != ZERO:
                         g = g * slope(cap, z[n])

@@ -25,8 +25,8 @@ from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, put_per_row
 from softgrad.backends.numba_cuda.machine import device, select
 from softgrad.backends.numba_cuda.masses import loss_rows, softcaps
 from softgrad.backends.numba_cuda.rows import at_row, walk
-from softgrad.backends.numba_cuda.sums import Sum, sums, times
-from softgrad.backends.numba_cuda.teams import Step, team
+from softgrad.backends.numba_cuda.sums import Sum, scaled, share, sums, times_power
+from softgrad.backends.numba_cuda.teams import Step, nan_max, team
 
 
 def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
@@ -50,6 +50,7 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
     span, get, load, store = rows.span, rows.get, rows.load, rows.store
     tangent_span, get_tangent, load_tangent = tangents.span, tangents.get, tangents.load
     ZERO, ONE, HALF, TWO, INFINITY, NAN = map(np.float64, (0, 1, 0.5, 2, np.inf, np.nan))
+    DROP = np.float64(0.25 * E.F.NEAR_DROP)
 
     @device
     def read_u(loss, v, reference, v_ref, j, x, d, z, u):
@@ -120,23 +121,31 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                     u[n] = select(e == ZERO, ZERO, e * in_units)
                 moment = add_own(moment, u, 0)
                 drift = add_own(drift, d, 0)
-            mean = value(all_sum(moment, cut, MOMENT)) / value(of.s)
+            # A mean may lie below the smallest normal number, and yet be all there is: as a lifted number it keeps its
+            # digits.
+            lifted_mean = value(all_sum(moment, cut, MOMENT)) / (value(of.s) * DROP)
+            mean = lifted_mean * DROP
             v_mean = v_ref * inverse + mean
 
             if not HESSIAN:
                 drift = all_sum(drift, cut, DRIFT)
-                slope = (h + of.spread) * mean - value(drift)
-                slope = slope + select(zeta == ZERO, ZERO, zeta * of.lse * v_mean)
-                slope = select(dead, ZERO, select(broken, NAN, HALF * slope * unit))
+                half = -HALF * value(drift)
+                half = half + select(zeta == ZERO, ZERO, HALF * zeta * of.lse * v_mean)
+                half = half * unit + scaled(HALF * (h + of.spread) * lifted_mean, DROP, unit)
+                half = select(dead, ZERO, select(broken, NAN, half))
                 size = 8 if a.summed != 0 else SIZE_SLOPE
                 out_row = Strided(a.out.data + tangent * a.out_step * size, a.out.outer, a.out.classes, a.out.inner)
-                put_slope(out_row, at, a.summed, slope, present & speaks(cut))
+                put_slope(out_row, at, a.summed, half, present & speaks(cut))
             else:
                 out_data = a.out.data + tangent * a.out_step * SIZE_OUT
                 out = span(Strided(out_data, a.out.outer, a.out.classes, a.out.inner), at, until)
-                by, all_ = factor(scale * unit, of.s), factor(scale * (h + but_h), of.s)
+                # F and ζ in units of a power of two: with lse near the end of the range, F is too.
+                all_mass = h + but_h
+                unit_f = unit_for(nan_max(abs(all_mass), abs(zeta)))
+                f, zeta_v_mean = all_mass / unit_f, select(zeta == ZERO, ZERO, zeta / unit_f * v_mean)
+                by, all_ = factor(scale * unit, of.s), factor(scale * all_mass, of.s)
                 all_but_h, only_h = factor(scale * but_h, of.s), factor(scale * h, of.s)
-                at_t = times(all_but_h, of.e_t) - times(only_h, value(of.rest_t))
+                at_t = share(all_but_h, of.e_t) - share(only_h, value(of.rest_t))
                 for turn in range(turns(a.shape.classes, cut, RESULT)):
                     j = class_of(turn, cut)
                     read(loss, j, x)
@@ -144,11 +153,11 @@ def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:
                     read_u(loss, v, reference, v_ref, j, x, d, z, u)
                     for n in range(NUMBERS):
                         e, masked = exp(shift, x[n]), x[n] == -INFINITY
-                        y = (h + but_h) * (u[n] * inverse - mean)
-                        y = y + select(zeta == ZERO, ZERO, zeta * v_mean)
-                        x[n] = select(masked, ZERO, times(by, e * y))
+                        in_units = u[n] * inverse
+                        lifted = select(in_units == ZERO, -lifted_mean * (e * DROP), (in_units - mean) * e)
+                        x[n] = select(masked, ZERO, times_power(by, f * lifted + zeta_v_mean * e, unit_f))
                         # Through the cap; the tangent itself is what is left to read.
-                        g = select(j + n == t, at_t, times(all_, e)) - scale * d[n]
+                        g = select(j + n == t, at_t, share(all_, e)) - scale * d[n]
                         d[n] = select(masked, ZERO, g)
                     if cap != ZERO:
                         load_tangent(v, j, ZERO, u, 0)

@@ -22,7 +22,7 @@ from numba import cuda
 
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.arguments import Strided
-from softgrad.backends.numba_cuda.exponential import exponentials
+from softgrad.backends.numba_cuda.exponential import FORMATS, exponentials
 from softgrad.backends.numba_cuda.formats import SIZES
 from softgrad.backends.numba_cuda.machine import device, select
 from softgrad.backends.numba_cuda.rows import Place, at_row, walk
@@ -38,23 +38,26 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
     # is.
     SKIPS = not LOG_VJP and (LOGITS or LOG_JVP)
     LARGEST, SUM, V_K = Step(walk=1, number=0), Step(walk=2, number=1), Step(walk=2, number=2)
+    # Double tangents are, until v[k] is taken from them.
+    WIDE = "double" if TV == "double" else real
     UNIT, TOTAL, RESULT = Step(walk=3, number=3), Step(walk=4, number=4), Step(walk=5)
     group, steps = team(regime, real), walk(T, real, regime, place)
     row, end, reads, kept, all_largest, all_sum, all_found = (
-        group.row, group.end, group.reads, group.kept, group.all_largest, group.all_sum, group.all_sum_and_first
+        group.row, group.end, group.reads, team(regime, WIDE).kept,
+        group.all_largest, group.all_sum, group.all_sum_and_first,
     )  # fmt: skip
     turns, class_of, offset, held, add_turn, add_own = (
         steps.turns, steps.class_of, steps.offset, steps.held, steps.add_turn, steps.add_own
     )  # fmt: skip
     KEEPS, IN_SHARED, APART, NUMBERS = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.NUMBERS
-    E, S, points, tangents = exponentials(real), sums(real), steps.spans_of(T, APART), steps.spans_of(TV)
+    E, S, points, tangents = exponentials(real), sums(real), steps.spans_of(T, APART), steps.spans_of(TV, 1, WIDE)
     exp, shift_to, unit_for, is_finite = E.exp, E.shift_to, E.unit_for, E.is_finite
     value, factor, factor_of = S.value, S.factor, S.factor_of
     point_span, load_point, store = points.span, points.load, points.store
     tangent_span, load_tangent, get_tangent, SIZE_V, SIZE_OUT = (
         tangents.span, tangents.load, tangents.get, SIZES[TV], SIZES[T]
     )  # fmt: skip
-    Real = E.F.Real
+    Real, Wide = E.F.Real, FORMATS[WIDE].Real
     ZERO, ONE, INFINITY, NAN, LIFTED_ONE = Real(0), Real(1), Real(np.inf), Real(np.nan), Real(2.0**E.F.LIFT)
     DROP = Real(0.25 * E.F.NEAR_DROP)
 
@@ -74,9 +77,10 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
 
     @device
     def read_u(v, v_k, j, u):
-        load_tangent(v, j, v_k, u, 0)
+        w = cuda.local.array(NUMBERS, Wide)
+        load_tangent(v, j, v_k, w, 0)
         for n in range(NUMBERS):
-            u[n] = u[n] - v_k
+            u[n] = Real(w[n] - v_k)
 
     @device
     def products(a, cut):
@@ -124,7 +128,7 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
             v_row = Strided(a.v.data + tangent * a.v_step * SIZE_V, a.v.outer, a.v.classes, a.v.inner)
             out_row = Strided(a.out.data + tangent * a.out_step * SIZE_OUT, a.out.outer, a.out.classes, a.out.inner)
             v, out = tangent_span(v_row, at, until), point_span(out_row, at, until)
-            v_k = ZERO
+            v_k = Wide(0)
             if not LOG_VJP:
                 v_k = kept(get_tangent(v, k, (classes > 0) & reads(cut, V_K)), cut, V_K)
 

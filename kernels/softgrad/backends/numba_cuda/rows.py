@@ -219,7 +219,7 @@ def walk(T: str, real: str, regime: Regime, place: Place, chunks: int | None = N
         held=held,
         add_turn=_add_turn(WIDTH, TURN, APART),
         add_own=_add_turn(WIDTH, TURN, 1),
-        spans_of=lambda T, apart=1: spans(T, real, WIDTH, STEP, TURN, apart),
+        spans_of=lambda T, apart=1, real=real: spans(T, real, WIDTH, STEP, TURN, apart),
     )
 
 

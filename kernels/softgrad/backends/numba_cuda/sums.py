@@ -51,6 +51,25 @@ def times(factor, e):
     return e * factor.first * factor.second
 
 
+@device
+def share(factor, e):
+    """The product with an exponential: exactly 0 where that is 0, as at a masked class, whatever the factor is."""
+    return select(e == 0, e, times(factor, e))
+
+
+@device
+def scaled(x, small, large):
+    """x · small · large, which leaves the range on the way only where the product does: small < 1 ≤ large."""
+    return select(abs(x) >= 1, x * small * large, x * large * small)
+
+
+@device
+def times_power(factor, e, power):
+    """The product with an exponential, and with a power of two that may be large."""
+    once = scaled(e, factor.first, power)
+    return select(factor.second == 1, once, scaled(e * factor.first, factor.second, power))
+
+
 @cache
 def tree_sum(n: int, apart: int = 1) -> Any:
     """The device function that adds x[i], x[i + apart], …, n numbers, as a tree."""

@@ -211,6 +211,7 @@ def team(regime: Regime, real: str) -> SimpleNamespace:
     slots = {"lanes": 1, "block": regime.threads // 32, "columns": regime.threads}[regime.kind]
     lane, row_of_block, agree = build(regime)
     kinds = _kinds(real, slots)
+    WITHIN_A_WARP = regime.kind == "lanes" and regime.size > 1
     if regime.cut:
         return _segments(regime.size, lane, row_of_block, agree, kinds)
 
@@ -232,6 +233,9 @@ def team(regime: Regime, real: str) -> SimpleNamespace:
 
     @device
     def kept(x, cut, step):
+        if WITHIN_A_WARP:
+            # An exchange between lanes orders no memory, as the barriers of other teams do.
+            cuda.syncwarp()
         return x
 
     @device
