@@ -267,6 +267,33 @@ def test_jax_arrays_are_ordered_by_their_producer_and_never_written(backend: Any
     assert jax.host(zd).tobytes() == z.tobytes()
 
 
+class Described:
+    """An array of a library that nobody knows, by the CUDA array interface."""
+
+    def __init__(self, array: Any, *, read_only: bool) -> None:
+        self.owner, self._read_only = array, read_only
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.owner.__cuda_array_interface__ | {"data": (self.owner.data.ptr, self._read_only)}
+
+
+def test_other_libraries_by_the_cuda_array_interface(backend: Any) -> None:
+    z = np.random.default_rng(0).standard_normal((3, 20))
+    zd = Described(backend.found.cupy.asarray(z), read_only=True)
+    if backend.name != "cupy":
+        with pytest.raises(TypeError, match=r"`logits` is a tests\.test_gpu_libraries\.Described"):
+            softgrad.softmax(zd)
+        return
+    p = softgrad.softmax(zd)
+    truth.assert_right(p.get(), truth.softmax(z), np.float64)
+    out = Described(backend.found.cupy.zeros((3, 20)), read_only=False)
+    assert softgrad.softmax(zd, out=out) is out
+    assert out.owner.tobytes() == p.tobytes()
+    with pytest.raises(ValueError, match="`out` is read-only"):
+        softgrad.softmax(zd, out=zd)
+
+
 def test_a_stream_met_for_the_first_time_while_it_captures(backend: Any) -> None:
     cupy = backend.found.cupy
     z, t = np.random.default_rng(0).standard_normal((2, 6, 30)), np.arange(6)

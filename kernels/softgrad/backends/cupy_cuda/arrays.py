@@ -124,13 +124,21 @@ def _foreign(name: str, array: Any, library: str, like: Any) -> tuple[cupy.ndarr
             return _guest(_numba_memory(array)), stream_of_numba(array)
         elif library == "jax" and name == "out":
             pass  # XLA takes its arrays for constants
+        elif name == "out" and _is_read_only(array):
+            raise ValueError("`out` is read-only; expected an array that can be written to")
         elif hasattr(array, "__dlpack__") and int(array.__dlpack_device__()[0]) in (2, 13):
             return cupy.from_dlpack(array), None
         elif hasattr(array, "__cuda_array_interface__"):
             return cupy.asarray(array), None
-    except (BufferError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+    except (BufferError, RuntimeError, AttributeError, TypeError) as error:
         raise TypeError(f"{unserved(name, array, like)} ({error})") from error
     raise TypeError(unserved(name, array, like))
+
+
+def _is_read_only(array: Any) -> bool:
+    """Whether the CUDA array interface says so; CuPy does not ask."""
+    described = getattr(array, "__cuda_array_interface__", None)
+    return bool(described and described["data"][1])
 
 
 class Unsynchronised:
