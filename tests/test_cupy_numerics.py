@@ -87,6 +87,16 @@ def test_products_with_tangents_of_any_size(size):
             judge(getattr(softgrad, function)(v, logits=z), getattr(truth, function)(v, logits=z), function)
 
 
+@pytest.mark.parametrize("classes", [10, 700])
+def test_tangents_of_double_are_differences_in_double(classes):
+    rng = np.random.default_rng(classes)
+    z = rng.standard_normal((3, classes)).astype(np.float32)
+    v = rng.standard_normal((2, 3, classes)) * 1e3 + 1e6
+    with device():
+        for function in ("softmax_jvp", "log_softmax_jvp", "log_softmax_vjp"):
+            judge(getattr(softgrad, function)(v, logits=z), getattr(truth, function)(v, logits=z), function)
+
+
 EVERYTHING = {"label_smoothing": 0.3, "z_loss": 0.1, "softcap": 5.0}
 
 

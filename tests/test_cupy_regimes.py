@@ -136,6 +136,35 @@ def test_a_rows_bits_are_its_own(classes, name):
         assert several[1].tobytes() == several[2].tobytes() == y.tobytes()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10, 17, 100, 101])
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_short_rows_keep_their_bits_at_every_address(classes, name):
+    """Through shared memory, in words, and one by one: aligned or not, adjacent or with gaps, in whole blocks or not."""
+    rows = 133  # a block's rows, and some of another's
+    z = rows_of(classes, DTYPES[name], rows)
+    v, t = np.stack([z[::-1], z]), np.arange(rows) % classes
+    with device():
+        p, y = softgrad.softmax(z), softgrad.log_softmax_vjp(v, logits=z)
+        grad = softgrad.cross_entropy_grad(z, t, reduction="none")
+        assert truth.worst_ulp(p, truth.softmax(z)) <= 3.0
+        assert truth.worst_ulp(y, truth.log_softmax_vjp(v, logits=z)) <= 4.0
+        for gap, shift in ((0, 1), (0, 5), (3, 2)):
+            memory = np.full((rows + 2) * (classes + gap) + 16, -7.0, z.dtype)
+            steps = ((classes + gap) * z.itemsize, z.itemsize)
+            moved = np.lib.stride_tricks.as_strided(memory[shift:], z.shape, steps)
+            moved[...] = z
+            untouched = memory.copy()
+            assert softgrad.log_softmax_vjp(v, logits=moved).tobytes() == y.tobytes()
+            out = np.full(z.size + 3, -7.0, z.dtype)
+            softgrad.softmax(moved, out=out[1 : 1 + z.size].reshape(z.shape))
+            assert out[1 : 1 + z.size].tobytes() == p.tobytes()
+            assert (out[[0, -2, -1]] == -7.0).all()
+            softgrad.cross_entropy_grad(moved, t, reduction="none", out=moved)
+            assert moved.tobytes() == grad.tobytes()
+            moved[...] = z
+            assert memory.tobytes() == untouched.tobytes()
+
+
 def test_means_depend_on_the_number_of_rows_alone():
     rng = np.random.default_rng(0)
     z, t = rng.standard_normal((9000, 3)).astype(np.float32), rng.integers(0, 3, 9000)

@@ -144,7 +144,7 @@ DEVICE Words4 straddling(const void* at, int offset) {
 
 // A warp's 32 chunks, which follow each other from an address `offset` bytes behind a boundary; `to` is this lane's.
 template <int ITEM>
-__device__ __noinline__ void store_warp(void* to, int offset, Words4 words) {
+DEVICE void store_warp(void* to, int offset, Words4 words) {
   const int lane = threadIdx.x % 32, head = 16 - offset;
   const Words4 word = between<ITEM>(words, of_next_lane(words), head);
   // A lane's word has the head of the next one's chunk: in place, that has been read by now, and it is written.

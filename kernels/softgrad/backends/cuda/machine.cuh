@@ -21,20 +21,33 @@ DEVICE float16 to_float16(float x) {
   return y;
 }
 DEVICE bfloat16 to_bfloat16(float x) {
+#if __CUDA_ARCH__ >= 800
   bfloat16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+#else
+  const uint32 bits = float_bits(x);
+  return bfloat16{(uint16)(x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+#endif
 }
 // Two values to one word, the first in its lower half.
 DEVICE uint32 pack_float16(float low, float high) {
+#if __CUDA_ARCH__ >= 800
   uint32 y;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
+#else
+  return (uint32)to_float16(high).bits << 16 | to_float16(low).bits;
+#endif
 }
 DEVICE uint32 pack_bfloat16(float low, float high) {
+#if __CUDA_ARCH__ >= 800
   uint32 y;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
+#else
+  return (uint32)to_bfloat16(high).bits << 16 | to_bfloat16(low).bits;
+#endif
 }
 
 // `which ? a : b`, as one instruction that no optimiser turns into anything else.
@@ -51,9 +64,13 @@ DEVICE double choose(bool which, double a, double b) {
 
 // fmaxf drops a NaN; a row must not.
 DEVICE float nan_max(float a, float b) {
+#if __CUDA_ARCH__ >= 800
   float y;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
   return y;
+#else
+  return (a >= b || a != a) ? a : b;
+#endif
 }
 DEVICE double nan_max(double a, double b) { return (a >= b || a != a) ? a : b; }
 

@@ -38,10 +38,12 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   const auto read = [&](Index j, Real(&x)[WIDTH]) { point.load(j, -infinity<Real>(), x); };
 
   Strided v_row = a.v, out_row = a.out;
-  constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Real) <= 64;
-  Real kept_v[KEEPS ? V : 1][WIDTH];
+  // Tangents of double are differences in double, before they are numbers of type Real.
+  using Wide = typename Wider<TV, Real>::Type;
+  constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Wide) <= 64;
+  Wide kept_v[KEEPS ? V : 1][WIDTH];
   const auto keep_v = [&](int first) INLINED {
-    if constexpr (KEEPS) load_row<Team, V, Rows::Steps::STEP>(v_row, a.shape, Span<TV, Real>(v_row, at, classes), first, Real(0), kept_v);
+    if constexpr (KEEPS) load_row<Team, V, Rows::Steps::STEP>(v_row, a.shape, Span<TV, Wide>(v_row, at, classes), first, Wide(0), kept_v);
   };
 
   Rows row(team, classes);
@@ -78,13 +80,14 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   const int64 k = found.first < classes ? found.first : 0;
 
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
-    const Span<TV, Real> v(v_row, at, classes);
+    const Span<TV, Wide> v(v_row, at, classes);
     const Results<T, Real, Team, V> out(out_row, a.shape, at, classes);
-    const Real v_k = MODE == LOG_VJP ? Real(0) : team.kept([&] { return classes == 0 ? Real(0) : v[k]; });
+    const Wide v_k = MODE == LOG_VJP ? Wide(0) : team.kept([&] { return classes == 0 ? Wide(0) : v[k]; });
     const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
-      if constexpr (!KEEPS) v.load(j, v_k, u);
+      Wide read_again[WIDTH];
+      if constexpr (!KEEPS) v.load(j, v_k, read_again);
 #pragma unroll
-      for (int i = 0; i < WIDTH; ++i) u[i] = (KEEPS ? kept_v[KEEPS ? n : 0][i] : u[i]) - v_k;
+      for (int i = 0; i < WIDTH; ++i) u[i] = Real((KEEPS ? kept_v[KEEPS ? n : 0][i] : read_again[i]) - v_k);
     };
 
     Real largest = Real(0);

@@ -162,6 +162,9 @@ def walking(classes: int, *, contiguous: bool, cut: bool = False) -> Regime:
         return segments(contiguous, 1)
     if not contiguous:
         return columns(1, 128, 0) if classes <= 16 else columns(8, 32, 0)
+    # As many lanes as the row has chunks, roughly, so that few idle.
+    if classes <= 4:
+        return lanes(1, 0, resident=1)
     if classes <= 32:
         return lanes(4, 0, resident=1)
     if classes <= 1024:

@@ -31,13 +31,13 @@ struct Slab {
   }
 
   DEVICE void fill() const {
-    __syncthreads();  // results that were here have been moved out
     move(global, shared);
     __syncthreads();
   }
   DEVICE void empty() const {
     __syncthreads();
     move(shared, global);
+    __syncthreads();  // another tangent may follow
   }
   // This thread's row.
   DEVICE T* row() const { return shared + (int)threadIdx.x / Team::SIZE * classes; }

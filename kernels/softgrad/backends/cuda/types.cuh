@@ -40,4 +40,14 @@ struct Computing<double> {
   using Real = double;
 };
 
+// What numbers of type T are read as where Real is computed with: none loses digits.
+template <class T, class Real>
+struct Wider {
+  using Type = Real;
+};
+template <>
+struct Wider<double, float> {
+  using Type = double;
+};
+
 }  // namespace softgrad
