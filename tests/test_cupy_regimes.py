@@ -139,7 +139,7 @@ def test_a_rows_bits_are_its_own(classes, name):
 @pytest.mark.parametrize("classes", [2, 3, 10, 17, 100, 101])
 @pytest.mark.parametrize("name", ["float32", "float16"])
 def test_short_rows_keep_their_bits_at_every_address(classes, name):
-    """Through shared memory, in words, and one by one: aligned or not, adjacent or with gaps, in whole blocks or not."""
+    """Through shared memory, in words, and one by one: aligned or not, adjacent or with gaps, whole blocks or not."""
     rows = 133  # a block's rows, and some of another's
     z = rows_of(classes, DTYPES[name], rows)
     v, t = np.stack([z[::-1], z]), np.arange(rows) % classes
