@@ -50,7 +50,7 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         if values is None:
             return None
         laid.without_classes(values, np.inf if problem.z_loss else 0.0)
-    elif not (laid.is_plain() and is_single(problem.z)):
+    elif not (is_single(problem.z) and laid.is_for_float32()):
         _by_tiles(problem, laid, values, grad)
     elif grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
         _by_rows(problem, laid, values, grad)
@@ -68,8 +68,8 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         laid.rows, laid.classes, describe(z), laid.indices.ctypes.data, laid.weights_at, laid.scales, laid.by, of_loss,
         of_grad,
     )  # fmt: skip
-    past_caches = grad is not None and streams(grad, z)
-    if has_huge_rows(z):
+    past_caches, options = grad is not None and streams(grad, z), laid.options
+    if has_huge_rows(z) and options is None:
 
         def steps(some: Together) -> list[Callable[[int, int], None]]:
             first, totals, segments, hard = some
@@ -83,10 +83,10 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
 
         hard = share_segments(z, laid.indices.ctypes.data, steps)
     elif has_long_rows(z):
-        hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt))
+        hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt, options))
     else:
         kernel = cross_entropy_middle if has_middle_rows(z) else cross_entropy_columns
-        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, past_caches, fmt))
+        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, past_caches, fmt, options))
     if hard is not None:
         _by_tiles(problem, laid, values, grad, hard)
 
@@ -173,6 +173,8 @@ class Laid:
         scales = np.asarray(problem.grad_output, np.float64)
         self._scales = np.broadcast_to(scales, (outer, inner))
         self.scales = describe_per_row(self._scales)
+        # What kernels in float32 are told beside: (ε, ζ), None where both are 0.
+        self.options = (problem.label_smoothing, zeta) if problem.label_smoothing or zeta else None
         options = (
             problem.label_smoothing,
             zeta,
@@ -189,10 +191,13 @@ class Laid:
             options,
         )
 
-    def is_plain(self) -> bool:
-        """Whether this is an integer target in each row and nothing else but weights."""
+    def is_for_float32(self) -> bool:
+        """Whether float32 kernels serve: an integer target in each row, and of the options those they know."""
         problem = self._problem
-        return not problem.dense and not problem.label_smoothing and not problem.z_loss and problem.softcap is None
+        if problem.dense or problem.softcap is not None:
+            return False
+        # A lone class has a loss of exactly 0.
+        return self.options is None or (self.classes > 1 and not (problem.label_smoothing and self.weights_at))
 
     def _reduced(self, row: Array) -> Any:
         """The sum or mean of the rows' numbers."""

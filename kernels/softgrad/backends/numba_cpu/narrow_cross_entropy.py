@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from softgrad.backends.numba_cpu.compiling import inlined, kernel
-from softgrad.backends.numba_cpu.lanes import f32s, load_f32, store_f32, take, where
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
+from softgrad.backends.numba_cpu.lanes import f32s, f64s, halves, load_f32, store_f32, take, where
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     fill_columns,
@@ -23,7 +23,7 @@ from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 @kernel
 def cross_entropy_columns(
-    counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt
+    counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt, options=None
 ):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
     columns = stage + 1024
@@ -37,18 +37,39 @@ def cross_entropy_columns(
             m, _ = largest(columns, classes)
             N = whole_shift(m)
             z_t = pick(columns, classes, t)
+            gaps = f64s(0.0), f64s(0.0)
+            if options is not None and loss[0] != 0 and options[0] != 0.0:
+                gaps = gaps_of(columns, classes, m)
             low, high = exponentials(columns, columns, classes, N, t)
-            counts, keep, factor, rest, at_t = settle(tile, t, m, N, z_t, low, high, weights, scales, by, loss, hard)
+            counts, keep, factor, rest, at_t, d = settle(
+                tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options
+            )
             if grad[0] != 0:
-                write_gradient(columns, classes, factor, rest, at_t, t, counts, by)
+                if options is not None and options[0] != 0.0:
+                    write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d)
+                else:
+                    write_gradient(columns, classes, factor, rest, at_t, t, counts, by, None)
                 spill_columns(columns, stage, grad, tile, keep, fmt)
         first = take(counter) * chunk
 
 
+@helper
+def gaps_of(columns, classes, m):
+    """Σ (m − z_j) of the first eight rows and of the others."""
+    low, high = f64s(0.0), f64s(0.0)
+    for c in range(classes):
+        x, y = halves(m - load_f32(columns + 64 * c))
+        low += x
+        high += y
+    return low, high
+
+
 @inlined
-def write_gradient(columns, classes, factor, rest, at_t, t, counts, by):
-    """Replace e by the gradient: at the target −rest_t in place of e_t; 0 or NaN in rows without a target."""
+def write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d):
+    """Replace e by the gradient, at_t in place of e_t, less d; 0 or NaN in rows without a target."""
     for c in range(classes):
         g = scaled(where(t == c, at_t, load_f32(columns + 64 * c)), factor, rest)
+        if d is not None:
+            g -= d
         g = where(counts == 0, where(t == BAD, f32s(math.nan), f32s(0.0)), g)
         store_f32(columns + 64 * c, g if by != 0.0 else f32s(0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from softgrad.backends.numba_cpu.compiling import helper
+from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f64s,
@@ -22,6 +22,7 @@ from softgrad.backends.numba_cpu.lanes import (
     with_lane,
 )
 from softgrad.backends.numba_cpu.single import LN_2, target_terms
+from softgrad.backends.numba_cpu.single_options import log_of_sum, with_options, with_options_loss
 from softgrad.backends.numba_cpu.sixteen import ordinary, refer_rows, split
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import FLOAT64, read_as, row_offset, write_as
@@ -35,28 +36,56 @@ def targets_of(indices, tile):
 
 
 @helper
-def settle(tile, t, m, N, z_t, low, high, weights, scales, by, loss, hard):
+def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options):
     """Write the rows' losses, list those that float32 will not do for, and say how to make the gradient.
 
-    (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place.)
+    (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place, g D.)
     """
     z_low, z_high = halves(z_t)
     n_low, n_high = halves(N)
-    e_low, loss_low = target_terms(low, z_low - n_low * LN_2)
-    e_high, loss_high = target_terms(high, z_high - n_high * LN_2)
+    m_low, m_high = halves(m)
     h_low, h_high = masses(weights, t)
-    fine_low, f_low = factors_of(scales, tile, 0, h_low, by, low + e_low)
-    fine_high, f_high = factors_of(scales, tile, 8, h_high, by, high + e_high)
+    fine_low, f_low, t_low, d_low = settle_eight(
+        tile, 0, t, m_low, n_low, z_low, low, gaps[0], h_low, scales, by, loss, options
+    )
+    fine_high, f_high, t_high, d_high = settle_eight(
+        tile, 8, t, m_high, n_high, z_high, high, gaps[1], h_high, scales, by, loss, options
+    )
     counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
     fine = where(joined(fine_low, fine_high) > 0.5, i32s(1), i32s(0))
     keep = where(counts == 0, i32s(1), ordinary(m, tile) & fine)
     if sum_across(keep) < 16:
         refer_rows(hard, tile, keep, 0)
-    if loss[0] != 0:
-        write_losses(loss, tile, 0, loss_low, h_low, t)
-        write_losses(loss, tile, 8, loss_high, h_high, t)
     factor, rest = split(f_low, f_high)
-    return counts, keep, factor, rest, joined(-low, -high)
+    return counts, keep, factor, rest, joined(t_low, t_high), joined(d_low, d_high)
+
+
+@inlined
+def settle_eight(tile, start, t, m, N, z_t, rest, gaps, h, scales, by, loss, options):
+    """Write the losses of eight rows; (1.0 where float32 will do, else 0.0; factor, what takes e_t's place, g D)."""
+    e_t, value = target_terms(rest, z_t - N * LN_2)
+    s = rest + e_t
+    g = scales_of(scales, tile, start) / by if by != 0.0 else f64s(0.0)
+    if options is None:
+        mass, at_t, will_do, d = h, -rest, f64s(1.0), f64s(0.0)
+        values = weighted(h, value)
+    else:
+        lse = log_of_sum(s, N)
+        mass, at_t, will_do = with_options(h * (1.0 - options[0]), e_t, rest, lse, options)
+        values = with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, tile[2], options)
+        d = g * (options[0] / tile[2])
+    if loss[0] != 0:
+        write_losses(loss, tile, start, values, t)
+    scale = g * mass
+    factor = scale / s
+    fine = (scale == 0.0) | (factor != factor) | ((absolute(scale) < 2.0**60) & (absolute(factor) > 2.0**-120))
+    return where(fine, will_do, f64s(0.0)), factor, at_t, d
+
+
+@inlined
+def weighted(h, value):
+    """h · value, 0 · ∞ = 0."""
+    return where((h == 0.0) & (value == math.inf), f64s(0.0), h * value)
 
 
 @helper
@@ -71,25 +100,20 @@ def masses(weights, t):
 
 
 @helper
-def factors_of(scales, tile, start, h, by, s):
-    """Whether float32 will do for what eight rows' gradients are multiplied by (1.0 or 0.0), and that over s."""
+def scales_of(scales, tile, start):
+    """grad_output of eight rows."""
     if scales[1] == 0 and scales[3] == 0:
-        scale = f64s(read_as(scales[0], scales[4]))
-    else:
-        scale = f64s(0.0)
-        for i in range(8):
-            at = row_offset(scales, tile[0] + min(start + i, tile[1] - 1))
-            scale = with_lane(scale, i, read_as(at, scales[4]))
-    scale = scale * h / by if by != 0.0 else f64s(0.0)
-    factor = scale / s
-    fine = (scale == 0.0) | (factor != factor) | ((absolute(scale) < 2.0**60) & (absolute(factor) > 2.0**-120))
-    return where(fine, f64s(1.0), f64s(0.0)), factor
+        return f64s(read_as(scales[0], scales[4]))
+    g = f64s(0.0)
+    for i in range(8):
+        at = row_offset(scales, tile[0] + min(start + i, tile[1] - 1))
+        g = with_lane(g, i, read_as(at, scales[4]))
+    return g
 
 
 @helper
-def write_losses(loss, tile, start, values, h, t):
-    """h · loss of eight rows, 0 · ∞ = 0; 0 and NaN for rows without a target."""
-    values = where((h == 0.0) & (values == math.inf), f64s(0.0), h * values)
+def write_losses(loss, tile, start, values, t):
+    """The losses of eight rows; 0 and NaN for those without a target."""
     for i in range(8):
         if lane(t, start + i) < 0:
             values = with_lane(values, i, math.nan if lane(t, start + i) == BAD else 0.0)
