@@ -60,7 +60,7 @@ def files_of(source: str) -> frozenset[str]:
 
 
 def _text(kernels: tuple[Kernel, ...], edits: tuple) -> str:
-    replaced = {"machine.cuh": (HERE / "machine.cuh").read_text(encoding="utf-8")}
+    replaced = {path.name: path.read_text(encoding="utf-8") for path in HERE.glob("*.cuh")}
     (source,) = {kernel.source for kernel in kernels}
     text = amalgamated(source, replaced)
     for file, old, new in edits:
