@@ -61,7 +61,11 @@ class CudaBackend(Backend):
         else:
             from numba import cuda
 
-            self.library, self._to_device = "numba", cuda.to_device
+            # NumPy exports no buffer of bfloat16, which Numba would copy from: its bits then.
+            self.library = "numba"
+            self._to_device = lambda x: (
+                cuda.to_device(x.view(np.uint16)).view(x.dtype) if x.dtype.name == "bfloat16" else cuda.to_device(x)
+            )
             self._to_host = lambda x: x.copy_to_host()
 
     def array(self, x: np.ndarray) -> Any:

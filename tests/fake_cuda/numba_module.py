@@ -144,6 +144,7 @@ def module(machine: Machine) -> Any:
         return Memory(block, block.pointer, size)
 
     def put(array: Any, stream: Any = 0, copy: bool = True, to: Any = None) -> DeviceNDArray:
+        memoryview(np.asarray(array))  # which NumPy does not export for bfloat16
         return to_device(machine, np.array(array, order="C"), device=thread.device, stream=stream)
 
     return SimpleNamespace(
