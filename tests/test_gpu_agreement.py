@@ -118,6 +118,24 @@ def test_adversarial_rows(case: Case) -> None:
 
 
 @AXIS
+@pytest.mark.parametrize("dtype", [DTYPE[1], DTYPE[-1]])
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_the_cpu_backends_agree(backend: str, dtype: np.dtype[Any], axis: int) -> None:
+    """In what is NaN, infinite or 0 too: rows that are masked, in part or whole, or broken; targets out of range."""
+    z, t, v = rows(300, dtype, 8)
+    z[1, ::3], z[2], z[3, 7], z[4, 9], t[5], t[6] = -np.inf, -np.inf, np.inf, np.nan, -100, 300
+    if axis == 0:
+        z, v = np.ascontiguousarray(z.T), np.ascontiguousarray(v.T)
+    for results in (main_results, other_results):
+        with emulated("numba_cuda"):
+            ours = dict(results(z, t, v, axis))
+        with softgrad.use_backend(backend):
+            for name, theirs in results(z, t, v, axis):
+                assert_close(ours[name], theirs, name)
+                np.testing.assert_array_equal(ours[name] == 0, theirs == 0, name)
+
+
+@AXIS
 @pytest.mark.parametrize("results", [main_results, other_results])
 def test_rows_cut_into_segments(results: Any, axis: int) -> None:
     assert_twins(results, *rows(2100, DTYPES["float32"]), axis, Cutting(beyond=1000, shortest=1))

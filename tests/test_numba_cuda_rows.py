@@ -127,6 +127,18 @@ def test_in_place_and_among_tangents(classes: int, cutting: Cutting | None) -> N
         np.testing.assert_array_equal(many[2], softgrad.softmax_jvp(v, logits=z))
 
 
+@pytest.mark.parametrize("classes", [100, 600, 9000])
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_a_product_takes_the_place_of_its_tangent(classes: int, axis: int) -> None:
+    """Though v[k] is read by all of a team, and one of its lanes writes there."""
+    z, v = rows(classes), rows(classes)
+    if axis == 0:
+        z, v = z.T.copy(), v.T.copy()
+    with emulated("numba_cuda"):
+        right = softgrad.softmax_vjp(v, logits=z, axis=axis)
+        np.testing.assert_array_equal(softgrad.softmax_vjp(v, logits=z, axis=axis, out=v), right)
+
+
 # --- what must not touch other rows -----------------------------------------------------------------------------------
 
 
@@ -168,6 +180,13 @@ def test_a_missing_barrier_is_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CUDA, "syncthreads", lambda: None)
     with emulated("numba_cuda"), pytest.raises(EmulatorError, match="race on shared memory"):
         softgrad.softmax(rows(600))
+
+
+def test_a_missing_warp_barrier_is_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CUDA, "syncwarp", lambda: None)
+    v = rows(100)
+    with emulated("numba_cuda"), pytest.raises(EmulatorError, match="race on global memory"):
+        softgrad.softmax_vjp(v, logits=rows(100), out=v)
 
 
 def test_an_access_outside_the_arrays_is_refused() -> None:
