@@ -136,8 +136,9 @@ def _ptx_for(kernel: Kernel, place: Place, capability: tuple[int, int]) -> str:
         device=False,
         abi="numba",
         cc=capability,
-        # Up to 128 registers a thread: what Numba makes of the kernels needs more of them than what NVRTC does.
-        launch_bounds=(regime.threads, max(1, regime.resident // 2)),
+        # Up to 128 registers a thread, and a few more where rows are cut: what Numba makes of the kernels needs more of
+        # them than what NVRTC does.
+        launch_bounds=(regime.threads, 1 if regime.cut else max(1, regime.resident // 2)),
     )
     # Multiplications and additions are fused where the source says so, the same in every variant of a kernel.
     library._nvvm_options["fma"] = False

@@ -25,7 +25,7 @@ from softgrad.backends.numba_cuda.arguments import Strided
 from softgrad.backends.numba_cuda.exponential import FORMATS, exponentials
 from softgrad.backends.numba_cuda.formats import SIZES
 from softgrad.backends.numba_cuda.machine import device, select
-from softgrad.backends.numba_cuda.rows import Place, at_row, walk
+from softgrad.backends.numba_cuda.rows import Place, at_row, chunks_in_a_turn, walk
 from softgrad.backends.numba_cuda.sums import Sum, sums, times
 from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndFirst, nan_max, team
 
@@ -41,7 +41,9 @@ def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime,
     # Double tangents are, until v[k] is taken from them.
     WIDE = "double" if TV == "double" else real
     UNIT, TOTAL, RESULT = Step(walk=3, number=3), Step(walk=4, number=4), Step(walk=5)
-    group, steps = team(regime, real), walk(T, real, regime, place)
+    # Where the point is read again too, two arrays share the registers of a turn.
+    chunks = max(1, chunks_in_a_turn(T, real, regime, place) // 2) if place == "nowhere" else None
+    group, steps = team(regime, real), walk(T, real, regime, place, chunks)
     row, end, reads, kept, all_largest, all_sum, all_found = (
         group.row, group.end, group.reads, team(regime, WIDE).kept,
         group.all_largest, group.all_sum, group.all_sum_and_first,
