@@ -22,10 +22,10 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, charges, half_gap, put_per_row
-from softgrad.backends.numba_cuda.machine import device, log, log1p, select
+from softgrad.backends.numba_cuda.machine import device, log, log1p, nan_max, select
 from softgrad.backends.numba_cuda.rows import Place, at_row, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, share, sums
-from softgrad.backends.numba_cuda.teams import Step, nan_max, team
+from softgrad.backends.numba_cuda.teams import Step, team
 
 
 def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:

@@ -22,11 +22,11 @@ from softgrad.backends.numba_cuda.arguments import Strided
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.formats import SIZES
 from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, put_per_row
-from softgrad.backends.numba_cuda.machine import device, select
+from softgrad.backends.numba_cuda.machine import device, nan_max, select
 from softgrad.backends.numba_cuda.masses import loss_rows, softcaps
 from softgrad.backends.numba_cuda.rows import at_row, walk
 from softgrad.backends.numba_cuda.sums import Sum, scaled, share, sums, times_power
-from softgrad.backends.numba_cuda.teams import Step, nan_max, team
+from softgrad.backends.numba_cuda.teams import Step, team
 
 
 def derivatives(hessian: str, T: str, TT: str, TV: str, regime: Regime) -> Any:

@@ -114,6 +114,12 @@ def select(condition, a, b):
 
 
 @device
+def nan_max(a, b):
+    """The larger of the two; NaN where one is: the machine's own maximum drops it."""
+    return select((a >= b) | (a != a), a, b)
+
+
+@device
 def widen_float16(bits):
     """The number whose float16 bits are the low half of a word."""
     return _widen_float16(np.uint32(bits))

@@ -23,11 +23,11 @@ from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.formats import stored
 from softgrad.backends.numba_cuda.losses import charges
-from softgrad.backends.numba_cuda.machine import device, fused, log1p, next_address, select, some, tanh
+from softgrad.backends.numba_cuda.machine import device, fused, log1p, nan_max, next_address, select, some, tanh
 from softgrad.backends.numba_cuda.machine import exp as plain_exp
 from softgrad.backends.numba_cuda.rows import walk
 from softgrad.backends.numba_cuda.sums import Sum, add, sums
-from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndCount, SumAndFirst, nan_max, team
+from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndCount, SumAndFirst, team
 
 
 class Masses(NamedTuple):

@@ -24,10 +24,10 @@ from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.arguments import Strided
 from softgrad.backends.numba_cuda.exponential import FORMATS, exponentials
 from softgrad.backends.numba_cuda.formats import SIZES
-from softgrad.backends.numba_cuda.machine import device, select
+from softgrad.backends.numba_cuda.machine import device, nan_max, select
 from softgrad.backends.numba_cuda.rows import Place, at_row, chunks_in_a_turn, walk
 from softgrad.backends.numba_cuda.sums import Sum, sums, times
-from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndFirst, nan_max, team
+from softgrad.backends.numba_cuda.teams import NOWHERE, Step, SumAndFirst, team
 
 
 def products(mode: str, logits: str, T: str, TV: str, real: str, regime: Regime, place: Place) -> Any:

@@ -19,10 +19,10 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.formats import stored
-from softgrad.backends.numba_cuda.machine import device, log1p, select
+from softgrad.backends.numba_cuda.machine import device, log1p, nan_max, select
 from softgrad.backends.numba_cuda.rows import Place, address, at_row, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, sums
-from softgrad.backends.numba_cuda.teams import Step, SumAndCount, nan_max, team
+from softgrad.backends.numba_cuda.teams import Step, SumAndCount, team
 
 
 def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:

@@ -4,6 +4,7 @@
     block      a block
     columns    some threads of a block down the classes, neighbouring rows beside them: for a strided class axis, so
                that a warp reads neighbouring rows
+    segments   a block or columns each for some of a row's classes: a team of teams, all over the device
 
 `all_largest`, `all_sum`, … join the values of a team's threads and give every thread the same bits: in an order fixed
 by the team's shape, and, where threads join in different order, by joins that are symmetric.  Every thread of the block
@@ -25,7 +26,7 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import SLOT, Regime
 from softgrad.backends.numba_cuda.exponential import FORMATS
 from softgrad.backends.numba_cuda.formats import load_integer, store_integer, stored
-from softgrad.backends.numba_cuda.machine import device, exchange, put, select
+from softgrad.backends.numba_cuda.machine import device, exchange, nan_max, put, select
 from softgrad.backends.numba_cuda.sums import Sum, sums
 
 NOWHERE = np.int64(0x7FFFFFFFFFFFFFFF)
@@ -63,12 +64,6 @@ class Kind(NamedTuple):
     get: Any  # (slot)
     store: Any  # (address, x, when): into a record
     load: Any  # (address, otherwise, when)
-
-
-@device
-def nan_max(a, b):
-    """The larger of the two; NaN where one is."""
-    return select((a >= b) | (a != a), a, b)
 
 
 @device
