@@ -15,6 +15,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from softgrad.backends.numba_cpu import compiling, lanes, single
 from softgrad.backends.numba_cpu.functions import LIFT, exp_lifted, log1p
+from softgrad.backends.numba_cpu.wide_products import product_rows
 from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
 from tests import real
 from tests.real import Real
@@ -94,31 +95,49 @@ def test_special_values_of_exp():
     np.testing.assert_array_equal(found[:7], [0.0, np.nan, 2.0**LIFT, 0.0, np.inf, 2.0**LIFT, 0.0])
 
 
-@pytest.mark.skipif(
+on_avx2 = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not get_host_cpu_features().get("avx2"),
     reason="looks for the vector registers of x86-64 with AVX2",
 )
+
+
+def instructions(kernel, *signature) -> list[list[str]]:
+    """The machine code of a kernel, by words."""
+    compiled = compiling.helper(kernel.py_func)
+    compiled.compile(signature)
+    (code,) = compiled.inspect_asm().values()
+    return [line.split() for line in code.splitlines() if line.startswith("\t") and line.strip()]
+
+
+def packed(lines: list[list[str]], *names: str) -> int:
+    """How many of these instructions there are on whole vectors; none may be on single float32."""
+    found = [words for words in lines if words[0].startswith(names)]
+    assert not [words for words in found if words[0].endswith("ss")]
+    return sum(words[0].endswith("ps") and any(r in " ".join(words) for r in ("ymm", "zmm")) for words in found)
+
+
+ARRAY = numba.types.UniTuple(numba.int64, 6)
+
+
+@on_avx2
 def test_hot_loops_are_packed():
-    rows = compiling.helper(softmax_rows.py_func)
-    ints = (numba.int64,) * 7
-    array = numba.types.UniTuple(numba.int64, 6)
-    rows.compile((*ints, array, array, numba.boolean, numba.float32))
-    (code,) = rows.inspect_asm().values()
-    lines = [line.split() for line in code.splitlines() if line.startswith("\t")]
-    fused = [
-        words
-        for words in lines
-        if (words and words[0].startswith("vfmadd")) or (words and words[0].startswith("vfnmadd"))
-    ]
-    packed = [words for words in fused if words[0].endswith("ps") and any(r in " ".join(words) for r in ("ymm", "zmm"))]
-    scalar = [words for words in fused if words[0].endswith("ss")]
+    lines = instructions(softmax_rows, *(numba.int64,) * 7, ARRAY, ARRAY, numba.boolean, numba.float32)
     # Eight exponentials a step, nine products each.
-    assert len(packed) >= 72
-    assert not scalar
+    assert packed(lines, "vfmadd", "vfnmadd") >= 72
     # log_softmax: two differences for every sixteen classes, in each of four loops or tails.
-    differences = [words for words in lines if words and words[0] == "vsubps"]
-    assert len([words for words in differences if "xmm" not in words[1]]) >= 8
-    assert not [words for words in lines if words and words[0] == "vsubss"]
+    assert packed(lines, "vsub") >= 8
+
+
+@on_avx2
+def test_hot_loops_of_products_are_packed():
+    ints = numba.int64
+    lines = instructions(
+        product_rows, *(ints,) * 8, ARRAY, ints, ARRAY, ints, ARRAY, ints, numba.boolean, numba.float32, numba.float32
+    )
+    # Beside the exponentials, two for every sixteen classes of a softmax product and one of log_softmax's.
+    assert packed(lines, "vfmadd", "vfnmadd") >= 72 + 12
+    # u of eight vectors a step of both sums, u less its mean of both that have one.
+    assert packed(lines, "vsub") >= 16 + 12
 
 
 def test_nothing_is_compiled_before_it_is_called():
