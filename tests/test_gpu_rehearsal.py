@@ -27,7 +27,7 @@ def rehearse(*options: str) -> tuple[int, str]:
     # A worker of pytest-xdist would pass for one itself there.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
+        [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -44,7 +44,9 @@ def emulators() -> None:
 
 @pytest.mark.usefixtures("emulators")
 def test_every_promise_can_be_tested() -> None:
-    status, said = rehearse("tests/test_gpu_rows.py", "tests/test_gpu_promises.py")
+    files = ("tests/test_gpu_rows.py", "tests/test_gpu_promises.py", "tests/test_gpu_peers.py")
+    # All but what asks torch and JAX themselves.
+    status, said = rehearse(*files, "-k", "not tensors and not jax")
     assert status == 0, said
     (passed,) = re.findall(r"(\d+) passed", said)
     assert int(passed) > 80
