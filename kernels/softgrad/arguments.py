@@ -84,9 +84,7 @@ def target_input(backend: Backend, targets: Any, logits: Array, copies: Copies) 
 
 
 def scale_input(backend: Backend, grad_output: Any, like: Array, copies: Copies) -> Array | float:
-    """`grad_output`: a number, None for 1, or a real array."""
-    if grad_output is None:
-        return 1.0
+    """`grad_output`: a number or a real array."""
     if isinstance(grad_output, _NUMBERS) and not isinstance(grad_output, bool):
         return _as_float(grad_output)
     native = real_input(backend, "grad_output", grad_output, like, copies)
@@ -163,7 +161,7 @@ def class_axis(axis: Any, array: Array, name: str) -> int:
     if type(axis) is not int:
         axis = _integer("axis", axis)
     if -ndim <= axis < ndim:
-        return int(axis) % ndim
+        return int(axis) if axis >= 0 else int(axis) + ndim
     raise AxisError(axis, ndim, f"`axis` of `{name}`, whose shape is {array.shape}")
 
 
@@ -178,14 +176,12 @@ def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
     return int(lead)
 
 
-def target_shape(targets: Array, logits: Array, axis: int) -> None:
-    """Judge the shape of targets against the logits'."""
-    shape = logits.shape
-    indices = shape[:axis] + shape[axis + 1 :]
-    if targets.shape != indices and targets.shape != shape:
+def target_shape(targets: Array, logits: Array, axis: int, rows_shape: tuple[int, ...]) -> None:
+    """Judge the shape of targets against the logits', and that without its class axis."""
+    if targets.shape not in (rows_shape, logits.shape):
         raise ValueError(
-            f"`targets` has shape {targets.shape}; for `logits` of shape {shape} and axis {axis} expected "
-            f"{indices} (class indices) or {shape} (probabilities)"
+            f"`targets` has shape {targets.shape}; for `logits` of shape {logits.shape} and axis {axis} expected "
+            f"{rows_shape} (class indices) or {logits.shape} (probabilities)"
         )
 
 
@@ -308,17 +304,12 @@ def _as_float(value: Any) -> float:
 
 
 def out_memory(
-    backend: Backend,
-    out: Array,
-    shape: tuple[int, ...],
-    twins: dict[str, Array],
-    others: dict[str, Any],
-    copies: Copies,
+    backend: Backend, out: Array, shape: tuple[int, ...], twins: dict[str, Array], others: dict[str, Array]
 ) -> None:
     """Judge the shape and memory of `out`.
 
     `twins` are the inputs of the result's shape, any of whose very views `out` may be; it shares no memory with
-    `others`, of which only the arrays count, nor with what was copied.
+    `others`.
     """
     if out.shape != shape:
         raise ValueError(f"`out` has shape {out.shape}; expected {shape}")
@@ -335,8 +326,8 @@ def out_memory(
                 f"`out` overlaps `{name}`; expected the very same view (memory, shape, strides, dtype), "
                 "or memory that shares nothing with it"
             )
-    for name, array in (*others.items(), *copies.items()):
-        if hasattr(array, "dtype") and backend.overlap(out, array) != "none":
+    for name, array in others.items():
+        if backend.overlap(out, array) != "none":
             raise ValueError(f"`out` shares memory with `{name}`; expected memory that shares nothing with it")
 
 
@@ -355,9 +346,9 @@ def _overlaps_itself(array: Array) -> bool:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def target_values(backend: Backend, targets: Array, classes: int, ignore_index: int | None, axis: int) -> None:
+def target_values(backend: Backend, in_rows: Array, targets: Array, classes: int, ignore_index: int | None) -> None:
     """ValueError with the position and value of the first class index out of range."""
-    bad = backend.first_bad_target(per_row(targets, axis), classes, ignore_index)
+    bad = backend.first_bad_target(in_rows, classes, ignore_index)
     if bad is not None:
         at = tuple(map(int, np.unravel_index(bad, targets.shape)))
         where = f"targets[{_list(at)}]" if at else "the target"

@@ -60,7 +60,7 @@ def _judge_elements(name: str, sequence: Any) -> None:
 
 def release(array: NDArray[Any], like: Any) -> NDArray[Any]:
     """A result for a caller who passed host arrays: it already is one; a 0-d one becomes a scalar."""
-    return array if array.ndim else array[()]
+    return array if type(array) is not np.ndarray or array.ndim else array[()]
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: NDArray[Any]) -> NDArray[Any]:
@@ -75,6 +75,8 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> Literal["none", "same", "partia
     """
     if a is b:
         return "same"
+    if a.flags.owndata and b.flags.owndata:
+        return "none"
     try:
         if not np.shares_memory(a, b, _BOUNDED_WORK):
             return "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from softgrad import arguments
 from softgrad.layout import deliver, per_row, rows, tangent_rows, writable
@@ -11,17 +11,8 @@ from softgrad.protocol import Array, Loss
 _ABSENT: Any = object()  # None is what a caller may pass by mistake
 
 
-class LossOptions(NamedTuple):
-    """The options that every function of the family has, as the caller gave them."""
-
-    axis: Any
-    weight: Any
-    ignore_index: Any
-    label_smoothing: Any
-    z_loss: Any
-    softcap: Any
-    reduction: Any
-    check_targets: Any
+LossOptions = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
+"""As the caller gave them: axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets."""
 
 
 class LossCall:
@@ -47,21 +38,22 @@ class LossCall:
         t = arguments.target_input(backend, targets, z, copies)
         w = None if weight is None else arguments.real_input(backend, "weight", weight, z, copies)
         v: Any = None if tangent is _ABSENT else arguments.real_input(backend, "tangent", tangent, z, copies)
-        g = arguments.scale_input(backend, grad_output, z, copies)
+        g = 1.0 if grad_output is None else arguments.scale_input(backend, grad_output, z, copies)
         self._native_out = arguments.out_input(backend, out, z, "logits")
         # Axis and shapes.
         axis = arguments.class_axis(axis, z, "logits")
-        arguments.target_shape(t, z, axis)
         shape = z.shape
         classes = shape[axis]
         rows_shape = shape[:axis] + shape[axis + 1 :]
+        arguments.target_shape(t, z, axis, rows_shape)
         if w is not None:
             arguments.weight_shape(w, classes)
         lead = 0 if v is None else arguments.leading_axes("tangent", v, z, "logits")
-        arguments.scale_shape(g, rows_shape)
+        if grad_output is not None:
+            arguments.scale_shape(g, rows_shape)
         # Options.
         reduction = arguments.reduction_option(reduction)
-        scale = arguments.scale_rows(g, reduction, axis)
+        scale = g if grad_output is None else arguments.scale_rows(g, reduction, axis)
         ignore_index = arguments.ignore_index_option(ignore_index)
         label_smoothing = arguments.label_smoothing_option(label_smoothing)
         z_loss = arguments.z_loss_option(z_loss)
@@ -70,29 +62,25 @@ class LossCall:
         # The memory of the result.
         dense = t.ndim == z.ndim
         if self._native_out is not None:
-            others: dict[str, Any] = {"weight": w, "grad_output": g}
-            twins = {"logits": z}
-            (twins if dense else others)["targets"] = t
+            twins, others = {"logits": z}, copies  # what was copied, `out` may not lie over either
+            (twins if dense else others).setdefault("targets", t)
             if lead:
-                twins, others = {}, others | twins
+                twins, others = {}, twins | others
             if v is not None:
                 twins["tangent"] = v
-            arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others, copies)
+            if w is not None:
+                others.setdefault("weight", w)
+            if not isinstance(g, float):
+                others.setdefault("grad_output", g)
+            arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others)
         # Values.
+        targets = rows(t, axis) if dense else per_row(t, axis)
         if check and not dense:
-            arguments.target_values(backend, t, classes, ignore_index, axis)
+            arguments.target_values(backend, targets, t, classes, ignore_index)
 
         self._problem = Loss(
-            rows(z, axis),
-            rows(t, axis) if dense else per_row(t, axis),
-            w,
-            ignore_index,
-            label_smoothing,
-            z_loss,
-            softcap,
-            reduction,
-            scale,
-        )
+            rows(z, axis), targets, w, ignore_index, label_smoothing, z_loss, softcap, reduction, scale
+        )  # fmt: skip
         self._backend, self._z, self._v, self._axis, self._lead = backend, z, v, axis, lead
         self._logits, self._out = logits, out
         self._loss_shape = rows_shape if reduction == "none" else ()
@@ -130,4 +118,5 @@ class LossCall:
         return loss, deliver(self._backend, result, self._native_out, self._out, self._logits)
 
     def _release_loss(self, loss: Any, lead: tuple[int, ...] = ()) -> Any:
-        return self._backend.release(loss.reshape(lead + self._loss_shape), self._logits)
+        shape = lead + self._loss_shape
+        return self._backend.release(loss if loss.shape == shape else loss.reshape(shape), self._logits)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softgrad.loss_call import LossCall, LossOptions
+from softgrad.loss_call import LossCall
 
 
 def cross_entropy(
@@ -79,7 +79,7 @@ def cross_entropy(
     >>> round(float(softgrad.cross_entropy([[1.75, 1.75]], [1])), 6)
     0.693147
     """
-    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
     return LossCall(logits, targets, options).loss()
 
 
@@ -131,7 +131,7 @@ def cross_entropy_grad(
     >>> softgrad.cross_entropy_grad([[0.0, 40.0]], [1])  # p − 1 would be 0
     array([[ 4.24835426e-18, -4.24835426e-18]])
     """
-    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
     return LossCall(logits, targets, options, grad_output=grad_output, out=out).grad()
 
 
@@ -176,7 +176,7 @@ def cross_entropy_value_and_grad(
     >>> grad
     array([[ 0.5, -0.5]])
     """
-    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
     return LossCall(logits, targets, options, grad_output=grad_output, out=out).loss_and_grad()
 
 
@@ -219,7 +219,7 @@ def cross_entropy_jvp(
     >>> float(softgrad.cross_entropy_jvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1]))
     0.5
     """
-    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
     return LossCall(logits, targets, options, tangent=tangent).jvp()
 
 
@@ -272,5 +272,5 @@ def cross_entropy_hvp(
     >>> softgrad.cross_entropy_hvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1])
     array([[ 0.25, -0.25]])
     """
-    options = LossOptions(axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
+    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
     return LossCall(logits, targets, options, tangent=tangent, grad_output=grad_output, out=out).hvp()

@@ -250,8 +250,9 @@ def _product(
     lead = arguments.leading_axes(tangent_name, v, z, name)
     check = _check(backend, name, check_probs)
     if native_out is not None:
-        twins, others = ({tangent_name: v}, {name: z}) if lead else ({tangent_name: v, name: z}, {})
-        arguments.out_memory(backend, native_out, v.shape, twins, others, copies)
+        twins = {tangent_name: v}
+        (copies if lead else twins).setdefault(name, z)
+        arguments.out_memory(backend, native_out, v.shape, twins, copies)
     if check:
         arguments.probs_values(backend, name, z, axis)
     result = writable(backend, native_out, v.shape, z, axis, lead)

@@ -128,7 +128,7 @@ def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:
     native_out = arguments.out_input(backend, out, z, "logits")
     axis = arguments.class_axis(axis, z, "logits")
     if native_out is not None:
-        arguments.out_memory(backend, native_out, z.shape, {"logits": z}, {}, copies)
+        arguments.out_memory(backend, native_out, z.shape, {"logits": z}, copies)
     result = writable(backend, native_out, z.shape, z, axis)
     getattr(backend, primitive)(rows(z, axis), rows(result, axis))
     return deliver(backend, result, native_out, out, logits)

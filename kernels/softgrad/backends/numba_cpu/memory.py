@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.targets import INTEGERS
 from softgrad.backends.numba_cpu.tiles import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, ONE_ROW
 
@@ -43,25 +44,25 @@ def readable(array: Array) -> Array:
 def describe(array: Array) -> Described:
     """Address, strides of (outer, class, inner), kind, length of inner: of an (outer, C, inner) array."""
     outer, classes, inner = array.strides
-    return array.ctypes.data, outer, classes, inner, KINDS[array.dtype], array.shape[2]
+    return address(array), outer, classes, inner, KINDS[array.dtype], array.shape[2]
 
 
 def describe_tangents(v: Array) -> tuple[int, int, Described]:
     """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
     step, outer, classes, inner = v.strides
-    return v.shape[0], step, (v.ctypes.data, outer, classes, inner, KINDS[v.dtype], v.shape[3])
+    return v.shape[0], step, (address(v), outer, classes, inner, KINDS[v.dtype], v.shape[3])
 
 
 def describe_per_row(array: Array) -> Described:
     """The same of an (outer, inner) array of floats."""
     outer, inner = array.strides
-    return array.ctypes.data, outer, 0, inner, KINDS[array.dtype], array.shape[1]
+    return address(array), outer, 0, inner, KINDS[array.dtype], array.shape[1]
 
 
 def describe_targets(targets: Array) -> Described:
     """The same of (outer, inner) integer targets."""
     outer, inner = targets.strides
-    return targets.ctypes.data, outer, 0, inner, INTEGERS[targets.dtype.str[1:]], targets.shape[1]
+    return address(targets), outer, 0, inner, INTEGERS[targets.dtype], targets.shape[1]
 
 
 def has_one_row_tiles(z: Array) -> bool:
@@ -70,34 +71,65 @@ def has_one_row_tiles(z: Array) -> bool:
 
 
 class Scratch:
-    """Memory of one thread, kept from call to call while it is small: fresh pages cost as much as the arithmetic."""
+    """Memory to work in, from a whole cache line on."""
 
-    KEPT_BYTES = 2**23
-    _kept = threading.local()
+    __slots__ = ("address", "numbers", "size")
 
     def __init__(self, size: int) -> None:
-        kept = getattr(self._kept, "memory", None)
-        if kept is None or kept.size < size + 64:
-            kept = np.empty(size + 64, np.uint8)
-            if size <= self.KEPT_BYTES:
-                self._kept.memory = kept
-        self._memory = kept
-        address = kept.ctypes.data
-        self.address = address + -address % 64
+        memory = np.empty(size // 8 + 8)
+        skipped = -address(memory) % 64
+        self.numbers = memory[skipped // 8 :]
+        self.address = address(self.numbers)
+        self.size = size
+
+
+KEPT_BYTES = 2**23
+_kept = threading.local()
+
+
+def scratch(size: int) -> Scratch:
+    """The calling thread's own, kept from call to call while it is small: fresh pages cost as much as the arithmetic.
+
+    Its contents last as long as one kernel runs.
+    """
+    kept: Scratch | None = getattr(_kept, "scratch", None)
+    if kept is None or kept.size < size:
+        kept = Scratch(size)
+        if size <= KEPT_BYTES:
+            _kept.scratch = kept
+    return kept
+
+
+def borrow(size: int) -> Scratch:
+    """Memory for the length of a call, which should be given back."""
+    kept: Scratch | None = vars(_kept).pop(
+        "borrowed", None
+    )  # popped: a signal's or a finalizer's call is given another
+    return Scratch(size) if kept is None or kept.size < size else kept
+
+
+def give_back(memory: Scratch) -> None:
+    """Keep it for this thread's next call, if it is small."""
+    if memory.size <= KEPT_BYTES:
+        _kept.borrowed = memory
+
+
+def tile_bytes(z: Array) -> int:
+    """Memory that a tile takes."""
+    classes = z.shape[1]
+    return 64 * max((classes + 7) // 8 if has_one_row_tiles(z) else classes, 1)
 
 
 def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
     """Memory for tiles, and the address of each buffer."""
-    classes = z.shape[1]
-    height = (classes + 7) // 8 if has_one_row_tiles(z) else classes
-    size = 64 * max(height, 1)
-    scratch = Scratch(buffers * size)
-    return scratch, tuple(scratch.address + i * size for i in range(buffers))
+    size = tile_bytes(z)
+    memory = scratch(buffers * size)
+    return memory, tuple(range(memory.address, memory.address + buffers * size, size))
 
 
 def tile_work(z: Array, which: Array | None = None) -> tuple[int, tuple[int, int, bool, int]]:
     """The number of tiles, and what their kernels are told of the work: all rows of z, or those listed in `which`."""
     outer, classes, inner = z.shape
     one_row = has_one_row_tiles(z)
-    rows, address = (outer * inner, 0) if which is None else (which.size, which.ctypes.data)
-    return rows if one_row else -(-rows // 8), (rows, classes, one_row, address)
+    rows, listed = (outer * inner, 0) if which is None else (which.size, address(which))
+    return rows if one_row else -(-rows // 8), (rows, classes, one_row, listed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.entries import ALL, COUNTER, INT, LIST, begin, described, entry, reads, writes
 from softgrad.backends.numba_cpu.lanes import joined, sum_across, take
 from softgrad.backends.numba_cpu.middle import TERMS, exponentials, largest, rests, write_logs, write_scaled
 from softgrad.backends.numba_cpu.sixteen import log_sums, ordinary, refer_rows, split, whole_shift, write_log_sums
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
+from softgrad.backends.numba_cpu.tiles import FLOAT32
 
 
 @kernel
@@ -40,19 +40,11 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         first = take(counter) * chunk
 
 
-def softmax_middle_few(z, out, hard, operation, fmt):
-    """The same of a few rows, whose arrays the kernel describes itself: for calls that cost less than describing them.
-
-    As many of its rows as hard[0] says are listed at `hard`.
-    """
-    outer, classes, inner = z.shape
-    counter = np.zeros(1, np.int64)
-    scratch = np.empty(TERMS + 64 * (classes + 16), np.uint8)
-    address = scratch.ctypes.data
-    hard[0] = 0
-    of_z = (z.ctypes.data, z.strides[0], z.strides[1], z.strides[2], 0, inner)
-    of_out = (out.ctypes.data, out.strides[0], out.strides[1], out.strides[2], 0, inner)
-    stage = address + (-address & 63)
+@entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, LIST, INT))
+def softmax_middle_few(z, out, operation, hard, scratch):
+    """The same of a few rows; logsumexp as (outer, 1, inner)."""
+    rows, classes, of_z, of_out = z.shape[0] * z.shape[2], z.shape[1], described(z, FLOAT32), described(out, FLOAT32)
     softmax_middle(
-        counter.ctypes.data, 1, hard.ctypes.data, stage, outer * inner, classes, operation, of_z, of_out, False, fmt
+        scratch, ALL, begin(hard, scratch), scratch + COUNTER, rows, classes, operation, of_z, of_out, False,
+        z.dtype.type(0),
     )  # fmt: skip

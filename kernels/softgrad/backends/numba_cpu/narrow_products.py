@@ -5,6 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
+from softgrad.backends.numba_cpu.entries import (
+    ALL,
+    COUNTER,
+    INT,
+    LIST,
+    begin,
+    described,
+    described_tangents,
+    entry,
+    reads,
+    writes,
+)
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f32s,
@@ -126,3 +138,15 @@ def moments(weigh, columns, v_columns, classes, v_k):
             group = f32s(0.0)
     x, y = halves(group)
     return low + x, high + y, top
+
+
+@entry(lambda z, v: (reads(v, 4), reads(z, 3), writes(z, 4), INT, INT, LIST, INT))
+def product_columns_few(v, z, out, operation, kind, hard, scratch):
+    """The same of a few rows."""
+    rows, classes, of_z = z.shape[0] * z.shape[2], z.shape[1], described(z, 0)
+    count, v_step, of_v = described_tangents(v, 0)
+    _, out_step, of_out = described_tangents(out, 0)
+    product_columns(
+        scratch, ALL, begin(hard, scratch), scratch + COUNTER, rows, classes, operation, kind, of_z, count, of_v,
+        v_step, of_out, out_step, False, v.dtype.type(0), z.dtype.type(0),
+    )  # fmt: skip

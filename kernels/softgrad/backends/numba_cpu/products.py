@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
 from softgrad.backends.numba_cpu.huge_products import moment_segments, product_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
+    KINDS,
     Array,
     describe,
     describe_tangents,
     readable,
+    scratch,
+    tile_bytes,
     tile_scratch,
     tile_work,
 )
-from softgrad.backends.numba_cpu.middle_products import product_middle
-from softgrad.backends.numba_cpu.narrow_products import product_columns
+from softgrad.backends.numba_cpu.middle_products import product_middle, product_middle_few
+from softgrad.backends.numba_cpu.narrow_products import product_columns, product_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
     Together,
+    few_sixteen,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
+    is_few,
     is_single,
     share_rows,
     share_segments,
@@ -41,6 +46,7 @@ from softgrad.backends.numba_cpu.tile_products import (
     PROBS,
     SOFTMAX,
     product_tiles,
+    product_tiles_few,
 )
 from softgrad.backends.numba_cpu.wide_products import product_rows
 
@@ -64,15 +70,13 @@ def _product(operation: int, kind: int, v: Array, point: Array, out: Array) -> N
     if not out.size:
         return
     if not (is_single(point) and is_single(v)):  # wider tangents may have digits that float32 has not
-        _by_tiles(operation, kind, v, point, out)
+        _in_float64(operation, kind, v, point, out)
     elif has_long_rows(point):
         write_contiguous(out, lambda result: _by_rows(operation, kind, _class_last(v), point, result))
     elif has_middle_rows(point):
-        write_contiguous(
-            out, lambda result: _by_sixteen(product_middle, operation, kind, _class_last(v), point, result)
-        )
+        write_contiguous(out, lambda result: _by_sixteen(operation, kind, _class_last(v), point, result))
     else:
-        _by_sixteen(product_columns, operation, kind, v, point, out)
+        _by_sixteen(operation, kind, v, point, out)
 
 
 def _class_last(v: Array) -> Array:
@@ -128,20 +132,25 @@ def _by_rows(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
     _redo(operation, kind, hard, v, z, out)
 
 
-def _by_sixteen(kernel: Any, operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
-    outer, classes, inner = z.shape
-    count, v_step, of_v = describe_tangents(v)
-    _, out_step, of_out = describe_tangents(out)
-    of_z, past_caches = describe(z), streams(out, v, z)
+def _by_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
+    kernel, few = (product_middle, product_middle_few) if has_middle_rows(z) else (product_columns, product_columns_few)
     v_fmt, fmt = FORMATS[v.dtype], FORMATS[z.dtype]
+    if is_few(out):
+        hard = few_sixteen(few[fmt.dtype, v_fmt.dtype], z, (v, z, out), operation, kind, results=len(v))
+    else:
+        outer, classes, inner = z.shape
+        count, v_step, of_v = describe_tangents(v)
+        _, out_step, of_out = describe_tangents(out)
+        of_z, past_caches = describe(z), streams(out, v, z)
 
-    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        kernel(
-            counter, chunk, hard, scratch, outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out,
-            out_step, past_caches, v_fmt, fmt,
-        )  # fmt: skip
+        def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+            kernel(
+                counter, chunk, hard, scratch, outer * inner, classes, operation, kind, of_z, count, of_v, v_step,
+                of_out, out_step, past_caches, v_fmt, fmt,
+            )  # fmt: skip
 
-    _redo(operation, kind, share_sixteen(z, run, count), v, z, out)
+        hard = share_sixteen(z, run, count)
+    _redo(operation, kind, hard, v, z, out)
 
 
 def _redo(operation: int, kind: int, hard: Array | None, v: Array, z: Array, out: Array) -> None:
@@ -152,6 +161,20 @@ def _redo(operation: int, kind: int, hard: Array | None, v: Array, z: Array, out
     for n in np.unique(hard // rows):
         which = hard[hard // rows == n] - n * rows
         _by_tiles(operation, kind, v[n : n + 1], z, out[n : n + 1], which)
+
+
+def _in_float64(operation: int, kind: int, v: Array, point: Array, out: Array) -> None:
+    """Where float32 will not do for any product."""
+    v = readable(v)
+    if is_few(out):
+        count, v_step, of_v = describe_tangents(v)
+        stored = as_stored(point)
+        memory = scratch(COUNTER + BUFFERS * tile_bytes(point))
+        product_tiles_few[stored.dtype,](
+            count, of_v, v_step, stored, KINDS[point.dtype], as_stored(out), operation, kind, memory.address
+        )
+    else:
+        _by_tiles(operation, kind, v, point, out)
 
 
 def _by_tiles(operation: int, kind: int, v: Array, point: Array, out: Array, which: Array | None = None) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
-from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.addresses import address
+from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
 from softgrad.backends.numba_cpu.huge import HUGE, KNOWN, SEGMENT, sum_segments, total_rows
-from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, describe
+from softgrad.backends.numba_cpu.memory import FORMATS, Array, describe, scratch
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
@@ -48,7 +47,7 @@ def has_middle_rows(z: Array) -> bool:
 
 def streams(out: Array, *inputs: Array) -> bool:
     """Whether to write past the caches: a large result that is not written over what has just been read."""
-    return out.nbytes >= LARGE_BYTES and all(out.ctypes.data != array.ctypes.data for array in inputs)
+    return out.nbytes >= LARGE_BYTES and all(address(out) != address(array) for array in inputs)
 
 
 def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
@@ -59,14 +58,6 @@ def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
     stand_in = np.empty((*out.shape[:-2], out.shape[-1], out.shape[-2]), out.dtype).swapaxes(-1, -2)
     write(stand_in)
     out[...] = stand_in
-
-
-@cache
-def for_few(function: Callable[..., Any], stored: Any) -> Any:
-    """A kernel for a few rows of any strides: (z, out, list of rows to do otherwise, operation, number of dtype)."""
-    number = numba.from_dtype(stored)
-    z, out = (numba.types.Array(number, 3, "A", readonly=readonly, aligned=True) for readonly in (True, False))
-    return kernel(function, z, out, numba.types.Array(numba.int64, 1, "C"), numba.int64, number)
 
 
 def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
@@ -82,7 +73,26 @@ def share_sixteen(z: Array, run: Callable[[int, int, int, int], None], results: 
     """The same for a kernel that takes sixteen rows side by side."""
     outer, classes, inner = z.shape
     tiles = outer * -(-inner // 16) if inner >= 16 else -(-outer * inner // 16)
-    return _share(z, run, tiles, 16 * classes, results, 4096 + 2 * 64 * (classes + 16))
+    return _share(z, run, tiles, 16 * classes, results, sixteen_bytes(classes))
+
+
+def is_few(result: Array) -> bool:
+    """Whether a result is computed by one compiled function in this thread."""
+    return result.size <= FEW
+
+
+def few_sixteen(function: Any, z: Array, arrays: tuple[Array, ...], *options: Any, results: int = 1) -> Array | None:
+    """``function(*arrays, *options, hard, scratch)``, an entry to such a kernel; returns what `share_sixteen` does."""
+    outer, classes, inner = z.shape
+    hard = np.empty(1 + results * outer * inner, np.int64)
+    memory = scratch(COUNTER + sixteen_bytes(classes))
+    function(*map(as_stored, arrays), *options, hard, memory.address)
+    return listed(hard)
+
+
+def sixteen_bytes(classes: int) -> int:
+    """Scratch memory of kernels that take sixteen rows side by side."""
+    return 4096 + 2 * 64 * (classes + 16)
 
 
 class Together(NamedTuple):
@@ -123,20 +133,20 @@ def share_segments(
 
         _share_step(run_sums, count * classes, count * segments)
         total_rows(first, classes, of_z, indices, apart, parts, totals, fmt)
-        for step in steps(Together(first, totals, segments, hard.ctypes.data)):
+        for step in steps(Together(first, totals, segments, address(hard))):
             _share_step(step, results * count * classes, count * segments)
-    return _listed(hard)
+    return listed(hard)
 
 
 def _share_step(step: Callable[[int, int], None], elements: int, tasks: int) -> None:
     def run_one(counter: int) -> None:
-        scratch = Scratch(4 * (SEGMENT + 16))
-        step(counter, scratch.address)
+        memory = scratch(4 * (SEGMENT + 16))
+        step(counter, memory.address)
 
     share(elements, tasks, run_one)
 
 
-def _listed(hard: Array) -> Array | None:
+def listed(hard: Array) -> Array | None:
     """What kernels have listed behind its number."""
     count = int(hard[0])
     return hard[1 : 1 + count] if count else None
@@ -149,11 +159,11 @@ def _share(
     hard = np.empty(1 + results * outer * inner, np.int64)
     hard[0] = 0
     chunk = max(1, min(CHUNK // elements, -(-tasks // 16)))
-    hard_at = hard.ctypes.data
+    hard_at = address(hard)
 
     def run_one(counter: int) -> None:
-        scratch = Scratch(scratch_bytes)
-        run(counter, chunk, hard_at, scratch.address)
+        memory = scratch(scratch_bytes)
+        run(counter, chunk, hard_at, memory.address)
 
     share(results * z.size, -(-tasks // chunk), run_one)
-    return _listed(hard)
+    return listed(hard)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from softgrad.backends.numba_cpu.entries import COUNTER
 from softgrad.backends.numba_cpu.huge_softmax import softmax_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
+    KINDS,
     Array,
     Described,
     describe,
-    describe_per_row,
+    scratch,
+    tile_bytes,
     tile_scratch,
     tile_work,
 )
 from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_middle_few
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
-    FEW,
     Together,
-    for_few,
+    few_sixteen,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
+    is_few,
     is_single,
     share_rows,
     share_segments,
@@ -34,7 +36,14 @@ from softgrad.backends.numba_cpu.single_rows import (
     write_contiguous,
 )
 from softgrad.backends.numba_cpu.threads import share
-from softgrad.backends.numba_cpu.tile_softmax import BUFFERS, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, softmax_tiles
+from softgrad.backends.numba_cpu.tile_softmax import (
+    BUFFERS,
+    LOG_SOFTMAX,
+    LOGSUMEXP,
+    SOFTMAX,
+    softmax_tiles,
+    softmax_tiles_few,
+)
 from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
 from softgrad.protocol import loss_dtype
 
@@ -52,33 +61,33 @@ def log_softmax(z: Array, out: Array) -> None:
 def logsumexp(z: Array) -> Array:
     """log Σ exp(z), (outer, inner)."""
     outer, classes, inner = z.shape
-    out = np.full((outer, inner), -np.inf, loss_dtype(z.dtype))
-    if not (classes and out.size):
-        return out
-    of_out = describe_per_row(out)
-    if not is_single(z):
-        _by_tiles(LOGSUMEXP, z, of_out)
+    if not classes:
+        return np.full((outer, inner), -np.inf, loss_dtype(z.dtype))
+    out = np.empty((outer, 1, inner), loss_dtype(z.dtype))
+    if not out.size:
+        pass
+    elif not is_single(z):
+        _in_float64(LOGSUMEXP, z, out)
     elif has_long_rows(z):
-        _by_rows(LOGSUMEXP, z, of_out, past_caches=False)
+        _by_rows(LOGSUMEXP, z, describe(out), past_caches=False)
     else:
-        kernel = softmax_middle if has_middle_rows(z) else softmax_columns
-        _by_sixteen(kernel, LOGSUMEXP, z, of_out, past_caches=False)
-    return out
+        _by_sixteen(LOGSUMEXP, z, out)
+    return out.reshape(outer, inner)
 
 
 def _of_each_class(operation: int, z: Array, out: Array) -> None:
     if not z.size:
         return
     if not is_single(z):
-        _by_tiles(operation, z, describe(out))
+        _in_float64(operation, z, out)
     elif has_long_rows(z):
         write_contiguous(
             out, lambda result: _by_rows(operation, z, describe(result), past_caches=streams(result, z))
         )  # fmt: skip
     elif has_middle_rows(z):
-        write_contiguous(out, lambda result: _side_by_side(softmax_middle, softmax_middle_few, operation, z, result))
+        write_contiguous(out, lambda result: _by_sixteen(operation, z, result))
     else:
-        _side_by_side(softmax_columns, softmax_columns_few, operation, z, out)
+        _by_sixteen(operation, z, out)
 
 
 def _by_rows(operation: int, z: Array, of_out: Described, *, past_caches: bool) -> None:
@@ -103,35 +112,32 @@ def _by_rows(operation: int, z: Array, of_out: Described, *, past_caches: bool) 
         _by_tiles(operation, z, of_out, hard)
 
 
-def _side_by_side(kernel: Any, few: Any, operation: int, z: Array, out: Array) -> None:
-    if z.size <= FEW and z.flags.aligned and out.flags.aligned:
-        _few(few, operation, z, out)
-    else:
-        _by_sixteen(kernel, operation, z, describe(out), past_caches=streams(out, z))
-
-
-def _by_sixteen(kernel: Any, operation: int, z: Array, of_out: Described, *, past_caches: bool) -> None:
-    outer, classes, inner = z.shape
-    fmt, of_z = FORMATS[z.dtype], describe(z)
-
-    def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-        kernel(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, of_out, past_caches, fmt)
-
-    hard = share_sixteen(z, run)
-    if hard is not None:
-        _by_tiles(operation, z, of_out, hard)
-
-
-def _few(kernel: Any, operation: int, z: Array, out: Array) -> None:
-    outer, _, inner = z.shape
+def _by_sixteen(operation: int, z: Array, out: Array) -> None:
+    kernel, few = (softmax_middle, softmax_middle_few) if has_middle_rows(z) else (softmax_columns, softmax_columns_few)
     fmt = FORMATS[z.dtype]
-    hard = np.empty(1 + outer * inner, np.int64)
-    if z.itemsize == 2:
-        for_few(kernel, fmt.dtype)(z.view(fmt.dtype), out.view(fmt.dtype), hard, operation, fmt)
+    if is_few(z):
+        of_out = np.float32(0) if operation == LOGSUMEXP else fmt
+        hard = few_sixteen(few[fmt.dtype, of_out.dtype], z, (z, out), operation)
     else:
-        for_few(kernel, fmt.dtype)(z, out, hard, operation, fmt)
-    if count := int(hard[0]):
-        _by_tiles(operation, z, describe(out), hard[1 : 1 + count])
+        outer, classes, inner = z.shape
+        of_z, described = describe(z), describe(out)
+        past_caches = operation != LOGSUMEXP and streams(out, z)
+
+        def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+            kernel(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, described, past_caches, fmt)
+
+        hard = share_sixteen(z, run)
+    if hard is not None:
+        _by_tiles(operation, z, describe(out), hard)
+
+
+def _in_float64(operation: int, z: Array, out: Array) -> None:
+    """Where float32 will not do for any row."""
+    if is_few(z):
+        memory = scratch(COUNTER + BUFFERS * tile_bytes(z))
+        softmax_tiles_few[z.dtype,](z, KINDS[z.dtype], out, operation, memory.address)
+    else:
+        _by_tiles(operation, z, describe(out))
 
 
 def _by_tiles(operation: int, z: Array, of_out: Described, which: Array | None = None) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, intrinsic, kernel
+from softgrad.backends.numba_cpu.entries import BOOL, INT, described_per_row, entry, reads
 from softgrad.backends.numba_cpu.functions import two_sum
 from softgrad.backends.numba_cpu.lanes import (
     anywhere,
@@ -25,10 +29,11 @@ from softgrad.backends.numba_cpu.lanes import (
     write_i64,
 )
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
-from softgrad.backends.numba_cpu.tiles import add, row_offset
+from softgrad.backends.numba_cpu.tiles import FLOAT64, add, row_offset, write_as
 
-# Kinds of integers, by the character of their NumPy dtype and their size.
-INTEGERS = {"i1": 0, "i2": 1, "i4": 2, "i8": 3, "u1": 4, "u2": 5, "u4": 6, "u8": 7}
+# Kinds of integers.
+INTEGERS = {np.dtype(f"{sign}{size}"): kind for kind, (sign, size) in enumerate(product("iu", (1, 2, 4, 8)))}
+RANGES = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in INTEGERS}
 
 
 def _loader(bits: int, signed: bool) -> Any:
@@ -82,10 +87,10 @@ def judged(t, classes, ignores, ignore_index):
     return where(ignored, i64s(IGNORED), where(inside, t, i64s(BAD))), inside
 
 
-@kernel
-def first_bad(targets, rows, classes, ignores, ignore_index):
+@entry(lambda integer: (reads(integer, 2), INT, INT, BOOL, INT))
+def first_bad(array, kind, classes, ignores, ignore_index):
     """The first row whose target is neither in [0, C) nor ignored; −1 if there is none."""
-    r = 0
+    targets, rows, r = described_per_row(array, kind), array.size, 0
     if is_flat(targets):
         while r + 8 <= rows:
             t, _ = judged(load_i64(targets[0] + 8 * r), classes, ignores, ignore_index)
@@ -102,7 +107,10 @@ def first_bad(targets, rows, classes, ignores, ignore_index):
 
 @kernel
 def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
-    """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights."""
+    """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights.
+
+    Without weights (address 0) each is 1.
+    """
     count, high, low = 0, 0.0, 0.0
     r = 0
     if weights == 0 and is_flat(targets):
@@ -126,10 +134,10 @@ def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
                 low += error
         write_i64(indices + 8 * r, t)
         r += 1
-    return count, high + low
+    return count, high + low if weights != 0 else float(count)
 
 
-@kernel
+@helper
 def sum_rows(address, rows, unit):
     """Σ of float64 numbers side by side, times `unit`, to twice their precision, in an order fixed by their count."""
     high, low = f64s(0.0), f64s(0.0)
@@ -141,3 +149,18 @@ def sum_rows(address, rows, unit):
         high_sum, error = two_sum(high_sum, lane(high, i))
         low_sum += lane(low, i) + error
     return high_sum + low_sum if high_sum - high_sum == 0.0 else high_sum
+
+
+@kernel
+def reduce_rows(values, lead, rows, unit, by, when_nothing_counts, out, kind):
+    """Σ of each of `lead` times `rows` float64 numbers, over `by` and `unit`, rounded once."""
+    for n in range(lead):
+        x = when_nothing_counts
+        if by != 0.0:
+            at = values + 8 * rows * n
+            x = sum_rows(at, rows, 1.0) / by
+            # Their sum may overflow though their mean does not.
+            if not abs(x) < math.inf:
+                x = sum_rows(at, rows, 2.0**-64) / by * 2.0**64
+            x = x / unit
+        write_as(out + (8 if kind == FLOAT64 else 4) * n, x, kind)

@@ -20,6 +20,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from softgrad.backends.numba_cpu import processors
+from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.lanes import peek, relax
 
@@ -28,13 +29,13 @@ WORTH = 200_000  # elements of exponentials, one or two tenths of a millisecond
 
 
 @kernel
-def await_change(address, value):
+def await_change(at, value):
     """Wait some microseconds for a number to change, without going to sleep: to be woken would take longer.
 
     It would often also take the caller to the processor of the helper that wakes it.
     """
     for _ in range(2000):
-        if peek(address) != value:
+        if peek(at) != value:
             return
         relax()
 
@@ -95,7 +96,7 @@ class Job:
                     self._open = False
                     inside = int(self._inside[0])
                 if inside:
-                    await_change(self._inside.ctypes.data, inside)
+                    await_change(address(self._inside), inside)
                 with self._left:
                     break
             except BaseException as error:
@@ -128,7 +129,8 @@ class Pool:
         job.work()
 
     def _start(self, helpers: int) -> None:
-        await_change(np.zeros(1, np.int64).ctypes.data, 1)  # compiled before there is anybody to wait for
+        number = np.zeros(1, np.int64)
+        await_change(address(number), 1)  # compiled before there is anybody to wait for
         with self._lock:
             while len(self._helpers) < helpers:
                 helper = Helper(self._jobs)
@@ -179,11 +181,11 @@ if hasattr(os, "register_at_fork"):
 def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
     """Call ``run(counter)`` in as many threads as the work is worth; it takes tasks from the int64 at that address."""
     counter = np.zeros(1, np.int64)
-    address = counter.ctypes.data
+    at = address(counter)
     threads = min(tasks, elements // WORTH)
     if threads > 1:
         threads = min(threads, processors.allowed())
     if threads > 1:
-        _pool.run(lambda: run(address), threads, lambda: counter[0] != 0)
+        _pool.run(lambda: run(at), threads, lambda: counter[0] != 0)
     else:
-        run(address)
+        run(at)

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.entries import BOOL, COUNTER, FLOAT, INT, described, entry, reads
 from softgrad.backends.numba_cpu.functions import ONE, exp_lifted
-from softgrad.backends.numba_cpu.lanes import absolute, f64s, i64s, load_f64, max_across, store_f64, take, where
-from softgrad.backends.numba_cpu.tiles import fill, height, store_per_row, sum_tile, tile_number, tiles_in
+from softgrad.backends.numba_cpu.lanes import (
+    absolute,
+    f64s,
+    i64s,
+    load_f64,
+    max_across,
+    read_f64,
+    store_f64,
+    take,
+    where,
+)
+from softgrad.backends.numba_cpu.tiles import (
+    FLOAT64,
+    begin_tiles,
+    fill,
+    height,
+    store_per_row,
+    sum_tile,
+    tile_number,
+    tiles_in,
+)
 
 BUFFERS = 1
 
@@ -33,3 +53,16 @@ def bad_rows(counter, scratch, work, log, tolerance, probs, out):
         bad = where(off & (total == total), f64s(1.0), f64s(0.0))
         store_per_row(out, bad, tile)
         i = take(counter)
+
+
+@entry(lambda probs: (reads(probs, 3), INT, BOOL, FLOAT, INT))
+def first_bad_few(probs, kind, log, tolerance, scratch):
+    """The first such row of a few, −1 if there is none."""
+    _, work = begin_tiles(probs, scratch)
+    rows, bad = work[0], scratch + COUNTER
+    tile = bad + ((8 * rows + 63) & ~63)
+    bad_rows(scratch, (tile,), work, log, tolerance, described(probs, kind), (bad, 8, 0, 8, FLOAT64, 1))
+    for row in range(rows):
+        if read_f64(bad + 8 * row) != 0.0:
+            return row
+    return -1

@@ -5,11 +5,22 @@ from __future__ import annotations
 import math
 
 from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.entries import (
+    COUNTER,
+    DESCRIBED,
+    INT,
+    described,
+    described_tangents,
+    entry,
+    reads,
+    writes,
+)
 from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, unit_below
 from softgrad.backends.numba_cpu.lanes import absolute, f64s, i64s, load_f64, max_across, store_f64, take, where
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials
 from softgrad.backends.numba_cpu.tiles import (
     add,
+    begin_tiles,
     classes_at,
     fill,
     height,
@@ -134,3 +145,15 @@ def read_point(point, point_kind, z_at, e_at, tile):
     for j in range(height(tile)):
         store_f64(e_at + 64 * j, exp_lifted(load_f64(z_at + 64 * j), f64s(0.0)))
     return k, f64s(ONE)
+
+
+@entry(lambda point: (INT, DESCRIBED, INT, reads(point, 3), INT, writes(point, 4), INT, INT, INT))
+def product_tiles_few(count, of_v, v_step, point, kind, out, operation, point_kind, scratch):
+    """The same of a few rows."""
+    size, work = begin_tiles(point, scratch)
+    z_at = scratch + COUNTER
+    _, out_step, of_out = described_tangents(out, kind)
+    buffers = z_at, z_at + size, z_at + 2 * size
+    product_tiles(
+        scratch, buffers, work, operation, point_kind, described(point, kind), count, of_v, v_step, of_out, out_step
+    )  # fmt: skip

@@ -251,6 +251,16 @@ def store_per_row(array, x, tile):
 # --- sharing tiles out to threads ---
 
 
+@helper
+def begin_tiles(z, counter):
+    """Set the counter at this address to nothing; bytes of a tile of z, and what kernels are asked to do: all rows."""
+    lanes.write_i64(counter, 0)
+    classes = z.shape[1]
+    one_row = classes >= ONE_ROW and z.strides[1] == z.itemsize
+    height = (classes + 7) >> 3 if one_row else classes
+    return 64 * max(height, 1), (z.shape[0] * z.shape[2], classes, one_row, 0)
+
+
 # What a kernel is asked to do: (number of rows, C, whether a tile is one row, address of a list of rows or 0).
 
 

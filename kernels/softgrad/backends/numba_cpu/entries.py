@@ -1,0 +1,88 @@
+"""Functions that take arrays as they are.
+
+To prepare a kernel's call in Python (addresses and strides, a counter to share work by, memory) takes several times as
+long as a few rows take to compute.  So beside a kernel may stand a function of the arrays themselves, which does all
+that in compiled code, and runs the kernel in the calling thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.lanes import write_i64
+
+# Bytes of scratch memory before what the kernel asks for: the counter.
+COUNTER = 64
+ALL = 1 << 40  # tiles, of which a kernel takes so many at a time
+
+LIST = numba.types.Array(numba.int64, 1, "C")
+INT, FLOAT, BOOL = numba.int64, numba.float64, numba.boolean
+DESCRIBED = numba.types.UniTuple(INT, 6)  # as `memory` describes arrays: of those an entry is not compiled anew for
+
+
+def reads(number: Any, ndim: int) -> Any:
+    """The type of any array that is read."""
+    return numba.types.Array(number, ndim, "A", readonly=True, aligned=False)
+
+
+def writes(number: Any, ndim: int) -> Any:
+    """The type of any array that is written to."""
+    return numba.types.Array(number, ndim, "A", readonly=False, aligned=False)
+
+
+class Entry(dict[tuple[Any, ...], Any]):
+    """A function of arrays, by their dtypes; compiled for each once, whatever the strides."""
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[..., tuple[Any, ...]]) -> None:
+        super().__init__()
+        self._function, self._signature = function, signature
+
+    def __missing__(self, dtypes: tuple[Any, ...]) -> Any:
+        signature = self._signature(*map(numba.from_dtype, dtypes))
+        compiled = self[dtypes] = kernel(self._function, *signature)
+        return compiled
+
+
+def entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Entry]:
+    """Make a function an entry; `signature` gives the types of its arguments from those of the numbers in arrays."""
+    return lambda function: Entry(function, signature)
+
+
+def as_stored(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """16-bit floats as the integers of their bits, whose types name their format."""
+    if array.itemsize != 2:
+        return array
+    return array.view(np.int16 if array.dtype.kind == "f" else np.uint16)
+
+
+@helper
+def described(array, kind):
+    """What kernels are told of an (outer, C, inner) array; address 0 of an empty one."""
+    at = array.ctypes.data if array.size else 0
+    return at, array.strides[0], array.strides[1], array.strides[2], kind, array.shape[2]
+
+
+@helper
+def described_per_row(array, kind):
+    """The same of an (outer, inner) array."""
+    return array.ctypes.data if array.size else 0, array.strides[0], 0, array.strides[1], kind, array.shape[1]
+
+
+@helper
+def described_tangents(array, kind):
+    """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
+    first = array.ctypes.data, array.strides[1], array.strides[2], array.strides[3], kind, array.shape[3]
+    return array.shape[0], array.strides[0], first
+
+
+@helper
+def begin(hard, counter):
+    """Set a list of results and a counter at this address to nothing; the address of the list's number."""
+    write_i64(counter, 0)
+    hard[0] = 0
+    return hard.ctypes.data
