@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import platform
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,9 +146,6 @@ def test_hot_loops_of_products_are_packed():
 
 
 def test_nothing_is_compiled_before_it_is_called():
-    import subprocess
-    import sys
-
     code = """
 import numpy, softgrad
 with softgrad.use_backend("numba"):
@@ -153,8 +155,6 @@ assert tile_softmax.softmax_tiles.signatures
 assert not tile_products.product_tiles.signatures
 assert not tile_cross_entropy.cross_entropy_tiles.signatures
 """
-    import os
-
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
 
@@ -174,3 +174,52 @@ def test_a_cached_kernel_is_stale_when_a_helper_changes():
     own, sources = softmax_rows._cache._cache_file._source_stamp
     assert own
     assert {"wide.py", "shuffles.py"} <= {name for name, _, _ in sources}
+
+
+def test_works_where_the_cache_cannot_be_written(monkeypatch):
+    def add(a, b):
+        return a + b
+
+    compiled = compiling.kernel(add)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compiled._cache._cache_file, "save", full)
+    assert compiled(1, 2) == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+def test_an_interrupt_while_compiling_leaves_numba_usable(tmp_path):
+    """By any thread: the lock that numba compiles under is free again, and what was compiled is found."""
+    code = """
+import signal, threading, numba, numpy as np
+
+def slow(a):
+    return np.sort(a)[0]
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+from softgrad.backends.numba_cpu import compiling
+numba.njit(lambda: 0)()  # numba's own start-up is not what is interrupted
+kernel = compiling.kernel(slow)
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+interrupted = False
+try:
+    kernel(np.arange(9.0))
+except Interrupt:
+    interrupted = True
+assert interrupted
+found = []
+thread = threading.Thread(target=lambda: found.append(kernel(np.arange(9.0))), daemon=True)
+thread.start()
+thread.join(90)
+assert found
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=150)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
+from softgrad.garbage import uncollected
 from softgrad.host import is_host
 from softgrad.protocol import Backend
 from softgrad.registry import BACKENDS, unserved
@@ -135,7 +136,8 @@ def _obstacle(name: str) -> str | None:
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed: pip install 'softgrad[{entry.extra}]'"
     try:
-        _loaded[name] = cast("Backend", importlib.import_module(entry.module))
+        with uncollected():
+            _loaded[name] = cast("Backend", importlib.import_module(entry.module))
     except ImportError as error:
         return str(error)
     except Exception as error:  # a broken installation can raise anything; it is reported, not swallowed

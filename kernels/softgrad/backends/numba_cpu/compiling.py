@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numba
 import numba.extending
+
+from softgrad.garbage import uncollected
 
 # "numpy": a division by zero is an infinity, not an exception.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -39,18 +43,54 @@ def kernel(function: Callable[..., Any], *signature: Any) -> Any:
     except RuntimeError:  # numba's word for: no cache folder can be written to
         compiled = numba.njit(function, **_OPTIONS)
     if signature:
-        compiled.compile(signature)
+        _apart(compiled.compile, signature)
         compiled.disable_compile()
+    else:
+        compiled._compile_for_args = partial(_apart, compiled._compile_for_args)  # what a first call ends up in
     return compiled
+
+
+def _apart(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Compile in a thread of its own: numba must not be interrupted, for it would keep its lock for ever.
+
+    An interrupt ends the wait; the thread goes on, and the next call finds what it has compiled.
+    """
+    outcome: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function(*arguments, **options))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="softgrad compiling")
+    with uncollected():
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had, or the interpreter is going
+            run()
+        else:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
 
 
 def _cached(function: Callable[..., Any]) -> Any:
     compiled = numba.njit(function, cache=True, **_OPTIONS)
-    # numba asks only whether the kernel's own file has changed, not those of the helpers compiled into it.
     with suppress(AttributeError):
+        # numba asks only whether the kernel's own file has changed, not those of the helpers compiled into it.
         file = compiled._cache._cache_file
         file._source_stamp = (file._source_stamp, _SOURCES)
+        compiled._cache.save_overload = partial(_if_possible, compiled._cache.save_overload)
     return compiled
+
+
+def _if_possible(save: Callable[..., None], *arguments: Any) -> None:
+    """What cannot be kept (the disk is full, the folder has become read-only) is compiled again by the next process."""
+    with suppress(OSError):
+        save(*arguments)
 
 
 _SOURCES = tuple(
