@@ -150,10 +150,10 @@ def test_nothing_is_compiled_before_it_is_called():
 import numpy, softgrad
 with softgrad.use_backend("numba"):
     softgrad.softmax(numpy.zeros((2, 5)))
-from softgrad.backends.numba_cpu import tile_cross_entropy, tile_products, tile_softmax
-assert tile_softmax.softmax_tiles.signatures
-assert not tile_products.product_tiles.signatures
-assert not tile_cross_entropy.cross_entropy_tiles.signatures
+from softgrad.backends.numba_cpu import few_tiles, tile_cross_entropy, tile_products, tile_softmax
+assert tile_softmax.softmax_tiles_few
+assert not tile_products.product_tiles_few and not tile_products.product_tiles.signatures
+assert not few_tiles.losses_few and not tile_cross_entropy.cross_entropy_tiles.signatures
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
