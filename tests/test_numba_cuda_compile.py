@@ -43,13 +43,14 @@ def kernels_of(dtype: str, classes: int, *, contiguous: bool) -> Iterator[tuple[
     """Every kernel for rows of so many classes."""
     size, cut = kernels.ITEMSIZE[dtype], classes > Cutting().beyond
     keeping = regimes.keeping(classes, size, contiguous=contiguous, clusters=False, cut=cut)
+    of_two = regimes.keeping(classes, size, contiguous=contiguous, clusters=False, arrays=2, cut=cut)
     walking = regimes.walking(classes, contiguous=contiguous, cut=cut)
     for mode in ("PROBABILITIES", "LOG_PROBABILITIES", "LOG_SUM_EXP"):
         yield placed(kernels.softmax(mode, dtype, keeping), classes)
     yield placed(kernels.cross_entropy(dtype, keeping), classes)
     for mode in ("SOFTMAX_PRODUCT", "LOG_JVP", "LOG_VJP"):
         for is_logits in (True, False):
-            yield placed(kernels.products(mode, is_logits, dtype, dtype, keeping), classes)
+            yield placed(kernels.products(mode, is_logits, dtype, dtype, of_two), classes)
     yield placed(kernels.check_rows(dtype, walking), classes)
     for real in dict.fromkeys((kernels.computing(dtype), "double")):
         yield placed(kernels.cross_entropy_options(dtype, dtype, real, walking), classes)
@@ -65,7 +66,9 @@ def sample() -> list[tuple[Kernel, Place]]:
         for k, (classes, contiguous) in enumerate(shapes):
             every = list(kernels_of(dtype, classes, contiguous=contiguous))
             thinned += every[(5 * i + k) % 14 :: 14]
-    fixed = [kernels.total("float"), kernels.divisor("double"), kernels.check_targets()]
+    cut = regimes.keeping(2**19, 2, contiguous=True, clusters=False, arrays=2, cut=True)
+    crowded = kernels.products("LOG_JVP", True, "float16", "float16", cut)  # the one with the most to remember
+    fixed = [kernels.total("float"), kernels.divisor("double"), kernels.check_targets(), crowded]
     copying = numba_kernels.copying("int8", "float16")
     return list(dict.fromkeys([*thinned, *(placed(kernel, 0) for kernel in (*fixed, copying))]))
 
