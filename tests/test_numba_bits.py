@@ -86,6 +86,32 @@ def test_threads(classes, forced_threads):
         assert softgrad.cross_entropy(z, t) == reduced
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_few_rows_have_the_bits_of_many(dtype, monkeypatch):
+    """The compiled functions of a few rows, which take arrays as they are, beside the kernels shared by threads."""
+    z, t, v = problem(10)
+    z, v = z[:3].astype(dtype), v[:, :3].astype(dtype)
+    z[0, 1], z[2, 4], t = -np.inf, 3000.0, np.where(np.arange(3) == 1, -100, t[:3])
+    weight, p = np.linspace(0.5, 2.0, 10), np.random.default_rng(1).dirichlet(np.ones(10), 3)
+    points = softgrad.softmax(z)
+
+    def every_result():
+        for targets in (t, t.astype(np.int8), p):
+            for options in ({}, {"weight": weight, "reduction": "sum"}, {"label_smoothing": 0.1, "softcap": 30.0}):
+                yield from softgrad.cross_entropy_value_and_grad(z, targets, grad_output=0.5, **options)
+                yield softgrad.cross_entropy(z, targets, **options | {"reduction": "none"})
+                yield softgrad.cross_entropy_jvp(v, logits=z, targets=targets, **options)
+                yield softgrad.cross_entropy_hvp(v, logits=z, targets=targets, **options)
+        for product in (softgrad.softmax_vjp, softgrad.log_softmax_jvp, softgrad.log_softmax_vjp):
+            yield product(v, logits=z)
+        yield softgrad.softmax_vjp(v, probs=points, check_probs=False)
+        yield from (softgrad.softmax(z), softgrad.log_softmax(z), softgrad.logsumexp(z))
+
+    few = list(every_result())
+    monkeypatch.setattr(single_rows, "FEW", 0)
+    assert_same(few, list(every_result()))
+
+
 def test_helpers_take_part(forced_threads):
     """That is what the test above is about: the work is really shared."""
     forced_threads(3)
