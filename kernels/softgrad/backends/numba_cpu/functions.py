@@ -53,7 +53,7 @@ def log1p(x):
     """log(1 + x), f64, x ≥ 0: with u = 1 + x = 2ᵏ (1 + f), s = f / (2 + f), log(1 + f) = f − f²/2 + s (f²/2 + s² P)."""
     u = 1.0 + x
     lost = where(x < 1.0, x - (u - 1.0), 1.0 - (u - x)) / u
-    k = (bits(u) - _SQRT_HALF) >> 52  # so that 1 + f lies between √½ and √2
+    k = (bits(u) - SQRT_HALF) >> 52  # so that 1 + f lies between √½ and √2
     f = floats(bits(u) - (k << 52)) - 1.0
     s = f / (2.0 + f)
     w = s * s
@@ -70,7 +70,7 @@ def log1p(x):
     return where(x < INF, log, x)
 
 
-_SQRT_HALF = int(np.float64(0.5**0.5).view(np.int64))
+SQRT_HALF = int(np.float64(0.5**0.5).view(np.int64))
 
 
 @inlined

@@ -31,15 +31,15 @@ from softgrad.backends.numba_cpu.lanes import (
     store,
     store_f32,
     store_first,
-    sum_across,
     sum_of_each,
     where,
     write_f32,
     write_i64,
     write_mask,
 )
-from softgrad.backends.numba_cpu.past_caches import write_run
+from softgrad.backends.numba_cpu.past_caches import runs, write_run
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, scaled
+from softgrad.backends.numba_cpu.sixteen import all_set
 from softgrad.backends.numba_cpu.tiles import row_offset
 
 # A tile, as in `narrow`: (first row, number of rows up to 16, C).  Scratch memory, by bytes: a vector for each row,
@@ -198,13 +198,6 @@ def rests(z, terms, tile, m, stage, fmt):
     return low, high, joined(ties_low, ties_high)
 
 
-@inlined
-def runs(out, tile, keep, fmt):
-    """Whether a tile's rows lie one behind the other in a result, and are all to be written."""
-    size = size_of(fmt)
-    return out[5] == 1 and out[1] == size * tile[2] and out[0] % size == 0 and sum_across(keep) == 16
-
-
 @helper
 def write_scaled(terms, out, tile, factor, rest, keep, stage, streams, fmt):
     """out = terms (factor + rest), but for rows whose lane of `keep` is 0; past the caches if `streams`."""
@@ -221,7 +214,7 @@ def write_scaled(terms, out, tile, factor, rest, keep, stage, streams, fmt):
                 store_f32(at + 64 * j, scaled(load_f32(e_at + 64 * j), f, g))
         write_run(terms, row_offset(out, first), rows * classes, fmt)
         return
-    all_kept = sum_across(keep) == 16
+    all_kept = all_set(keep)
     for i in range(rows):
         if all_kept or lane(keep, i) != 0:
             at, e_at = row_offset(out, first + i), terms + stride * i
@@ -250,7 +243,7 @@ def write_logs(z, terms, out, tile, m, l, keep, stage, streams, fmt):
                 store_f32(at + 64 * vectors, (load_first(z_at + size * vectors, tail, fmt) - m_i) - l_i)
         write_run(terms, row_offset(out, first), rows * classes, fmt)
         return
-    all_kept = sum_across(keep) == 16
+    all_kept = all_set(keep)
     for i in range(rows):
         if all_kept or lane(keep, i) != 0:
             z_at, at = row_offset(z, first + i), row_offset(out, first + i)

@@ -17,7 +17,6 @@ from softgrad.backends.numba_cpu.lanes import (
     read_i64,
     size_of,
     store_f32,
-    sum_across,
     take,
     where,
     write_f32,
@@ -35,7 +34,7 @@ from softgrad.backends.numba_cpu.middle import (
     write_scaled,
 )
 from softgrad.backends.numba_cpu.single_options import less
-from softgrad.backends.numba_cpu.sixteen import whole_shift
+from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import row_offset
@@ -128,7 +127,7 @@ def logits_at(z, tile, indices, numbers, fmt):
 @helper
 def fill_others(grad, tile, counts, t, by, fmt):
     """0 in rows that count for nothing, NaN in rows whose target is out of range."""
-    if by != 0.0 and sum_across(counts) == 16:
+    if by != 0.0 and all_set(counts):
         return
     x = where(t == BAD, f32s(0.0 if by == 0.0 else math.nan), f32s(0.0))
     for i in range(tile[1]):

@@ -33,7 +33,6 @@ from softgrad.backends.numba_cpu.lanes import (
     store,
     store_f32,
     store_first,
-    sum_across,
     sum_of_each,
     take,
     where,
@@ -50,10 +49,9 @@ from softgrad.backends.numba_cpu.middle import (
     exponentials_and_marks,
     largest,
     of_row,
-    runs,
     stride_of,
 )
-from softgrad.backends.numba_cpu.past_caches import write_run
+from softgrad.backends.numba_cpu.past_caches import runs, write_run
 from softgrad.backends.numba_cpu.product_vectors import (
     log_softmax_jvp,
     log_softmax_vjp,
@@ -63,6 +61,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
 )
 from softgrad.backends.numba_cpu.single import LIFT
 from softgrad.backends.numba_cpu.sixteen import (
+    all_set,
     fine_tangents,
     given_sums,
     ordinary_point,
@@ -105,7 +104,7 @@ def product_middle(
                     tangents_at_k(of_v, tile, stage, v_fmt)
                     u_low, u_high, top = moments(weighted, terms, of_v, tile, stage, v_fmt)
                 keep = ordinary_rows & fine_tangents(top, u_low, u_high, tile)
-                if sum_across(keep) < 16:
+                if not all_set(keep):
                     refer_rows(hard, tile, keep, n * rows)
                 each_row(joined(u_low / low, u_high / high), stage + NUMBERS + 64)
                 each_row(factor, stage + NUMBERS + 128)
@@ -227,7 +226,7 @@ def write_products(vector, at, v, out, tile, keep, stage, streams, v_fmt, fmt):
                 store_f32(at + 64 * vectors, vector(16 * vectors, tail, of))
         write_run(products, row_offset(out, first), rows * classes, fmt)
         return
-    all_kept = sum_across(keep) == 16
+    all_kept = all_set(keep)
     for i in range(rows):
         if all_kept or lane(keep, i) != 0:
             of, at = of_this_row(terms, v, tile, stage, i, v_fmt), row_offset(out, first + i)

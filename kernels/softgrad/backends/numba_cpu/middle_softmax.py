@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.entries import ALL, COUNTER, INT, LIST, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import joined, sum_across, take
+from softgrad.backends.numba_cpu.lanes import joined, take
 from softgrad.backends.numba_cpu.middle import TERMS, exponentials, largest, rests, write_logs, write_scaled
-from softgrad.backends.numba_cpu.sixteen import log_sums, ordinary, refer_rows, split, whole_shift, write_log_sums
+from softgrad.backends.numba_cpu.sixteen import (
+    all_set,
+    log_sums,
+    ordinary,
+    refer_rows,
+    split,
+    whole_shift,
+    write_log_sums,
+)
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32
 
@@ -25,7 +33,7 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
             N = whole_shift(m)
             low, high = exponentials(z, terms, tile, N, stage, written, written, fmt)
             keep = ordinary(m, tile)
-            if sum_across(keep) < 16:
+            if not all_set(keep):
                 refer_rows(hard, tile, keep, 0)
             if operation == SOFTMAX:
                 factor, rest = split(1.0 / low, 1.0 / high)

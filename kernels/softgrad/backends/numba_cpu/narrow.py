@@ -5,6 +5,8 @@ row by itself would pay more for these than for its exponentials.  Columns, one 
 memory; rows whose classes lie side by side are transposed in registers, sixteen by sixteen.
 
 Classes are added in a fixed order: four in a tree, in float32, then into a float64 sum for each row.
+
+Kernels are called as those of `middle` are; of their arguments `streams` has no say here.
 """
 
 from __future__ import annotations
@@ -19,21 +21,23 @@ from softgrad.backends.numba_cpu.lanes import (
     i32s,
     lane,
     load,
+    load_columns,
     load_f32,
     load_first,
     read,
     read_f32,
     size_of,
     store,
+    store_columns,
     store_f32,
     store_first,
-    sum_across,
     transpose,
     where,
     write,
     write_f32,
 )
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.sixteen import all_set
 from softgrad.backends.numba_cpu.tiles import row_offset
 
 
@@ -54,12 +58,22 @@ def tile_at(i, array, rows, classes):
     return 16 * i, min(16, rows - 16 * i), classes
 
 
+@inlined
+def whole(classes):
+    """Classes up to a whole number of sixteens: of so many columns scratch memory has two sets."""
+    return (classes + 15) >> 4 << 4
+
+
 @helper
 def fill_columns(columns, stage, array, tile, fmt):
     """Copy an array's rows to columns; lanes without a row hold anything."""
     first, rows, classes = tile
     size, stride = size_of(fmt), array[2]
-    if stride == size:
+    if stride == size and rows == 16 and array[5] == 1:
+        start = row_offset(array, first)
+        for c in range(0, classes, 16):
+            load_columns(start + size * c, array[1], min(classes - c, 16), columns + 64 * c, fmt)
+    elif stride == size:
         for c in range(0, classes, 16):
             for i in range(16):
                 at = row_offset(array, first + min(i, rows - 1)) + size * c
@@ -80,10 +94,17 @@ def fill_columns(columns, stage, array, tile, fmt):
 
 @helper
 def spill_columns(columns, stage, array, tile, keep, fmt):
-    """Write columns to an array's rows, but for those whose lane of `keep` is 0."""
+    """Write columns to an array's rows, but for those whose lane of `keep` is 0.
+
+    Never past the caches: to pack rows of a few numbers into whole lines first would take longer.
+    """
     first, rows, classes = tile
     size, stride = size_of(fmt), array[2]
-    if stride == size:
+    if stride == size and rows == 16 and array[5] == 1 and all_set(keep):
+        start = row_offset(array, first)
+        for c in range(0, classes, 16):
+            store_columns(columns + 64 * c, start + size * c, array[1], min(classes - c, 16), fmt)
+    elif stride == size:
         for c in range(0, classes, 16):
             transpose(columns + 64 * c, stage)
             for i in range(rows):
@@ -93,7 +114,7 @@ def spill_columns(columns, stage, array, tile, keep, fmt):
                         store(at, load_f32(stage + 64 * i), fmt)
                     else:
                         store_first(at, load_f32(stage + 64 * i), classes - c, fmt)
-    elif array[5] >= 16 and array[3] == size and sum_across(keep) == 16:
+    elif array[5] >= 16 and array[3] == size and all_set(keep):
         start = row_offset(array, first)
         for c in range(classes):
             x = load_f32(columns + 64 * c)

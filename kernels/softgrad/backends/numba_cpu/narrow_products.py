@@ -27,7 +27,6 @@ from softgrad.backends.numba_cpu.lanes import (
     larger,
     load_f32,
     store_f32,
-    sum_across,
     take,
 )
 from softgrad.backends.numba_cpu.narrow import (
@@ -38,6 +37,7 @@ from softgrad.backends.numba_cpu.narrow import (
     spill_columns,
     tile_at,
     tiles_of,
+    whole,
 )
 from softgrad.backends.numba_cpu.product_vectors import (
     log_softmax_jvp,
@@ -48,6 +48,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
 )
 from softgrad.backends.numba_cpu.single import LIFT
 from softgrad.backends.numba_cpu.sixteen import (
+    all_set,
     fine_tangents,
     given_sums,
     ordinary_point,
@@ -67,7 +68,7 @@ def product_columns(
 ):  # fmt: skip
     """One of the three of every tile not taken.  What float32 will not do for is listed: tangent · rows + row."""
     columns = stage + 1024
-    v_columns = columns + 64 * ((classes + 15) >> 4 << 4)
+    v_columns = columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
     first = take(counter) * chunk
     while first < tiles:
@@ -87,7 +88,7 @@ def product_columns(
                     v_k = pick(v_columns, classes, k)
                     u_low, u_high, top = moments(weighted, columns, v_columns, classes, v_k)
                 keep = ordinary_rows & fine_tangents(top, u_low, u_high, tile)
-                if sum_across(keep) < 16:
+                if not all_set(keep):
                     refer_rows(hard, tile, keep, n * rows)
                 of = columns, v_columns, v_k, joined(u_low / low, u_high / high), factor, rest, FLOAT32
                 if operation == SOFTMAX:

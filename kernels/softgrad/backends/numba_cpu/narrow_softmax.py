@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.entries import ALL, COUNTER, INT, LIST, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import f32s, i32s, joined, load_f32, store_f32, sum_across, take
-from softgrad.backends.numba_cpu.narrow import exponentials, fill_columns, largest, spill_columns, tile_at, tiles_of
+from softgrad.backends.numba_cpu.lanes import f32s, i32s, joined, load_f32, store_f32, take
+from softgrad.backends.numba_cpu.narrow import (
+    exponentials,
+    fill_columns,
+    largest,
+    spill_columns,
+    tile_at,
+    tiles_of,
+    whole,
+)
 from softgrad.backends.numba_cpu.single import scaled
-from softgrad.backends.numba_cpu.sixteen import log_sums, ordinary, refer_rows, split, whole_shift, write_log_sums
+from softgrad.backends.numba_cpu.sixteen import (
+    all_set,
+    log_sums,
+    ordinary,
+    refer_rows,
+    split,
+    whole_shift,
+    write_log_sums,
+)
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32
 
@@ -16,7 +32,7 @@ from softgrad.backends.numba_cpu.tiles import FLOAT32
 def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, out, streams, fmt):
     """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
     columns = stage + 1024
-    terms = columns if operation == SOFTMAX else columns + 64 * ((classes + 15) >> 4 << 4)
+    terms = columns if operation == SOFTMAX else columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
     first = take(counter) * chunk
     while first < tiles:
@@ -27,7 +43,7 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
             N = whole_shift(m)
             low, high = exponentials(columns, terms, classes, N, i32s(-1) if operation == SOFTMAX else k)
             keep = ordinary(m, tile)
-            if sum_across(keep) < 16:
+            if not all_set(keep):
                 refer_rows(hard, tile, keep, 0)
             if operation == SOFTMAX:
                 factor, rest = split(1.0 / low, 1.0 / high)

@@ -5,8 +5,8 @@ Else the processor would read each line of the result from memory before it is o
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import helper
-from softgrad.backends.numba_cpu.lanes import load_f32, size_of, store_first, stream
+from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.lanes import anywhere, load_f32, size_of, store_first, stream
 
 
 @helper
@@ -22,3 +22,10 @@ def write_run(source, out_at, count, fmt):
         stream(out_at + size * j, load_f32(source + 4 * j), fmt)
         j += 16
     store_first(out_at + size * j, load_f32(source + 4 * j), count - j, fmt)
+
+
+@inlined
+def runs(out, tile, keep, fmt):
+    """Whether a tile's rows lie one behind the other in a result, and are all to be written."""
+    size = size_of(fmt)
+    return out[5] == 1 and out[1] == size * tile[2] and out[0] % size == 0 and not anywhere(keep == 0)

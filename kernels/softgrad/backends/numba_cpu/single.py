@@ -14,9 +14,9 @@ The lift keeps terms that are below the smallest normal number as probabilities,
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined
+from softgrad.backends.numba_cpu.functions import INF, SQRT_HALF, exp_lifted, log1p
 from softgrad.backends.numba_cpu.functions import LIFT as FULL_LIFT
-from softgrad.backends.numba_cpu.functions import exp_lifted, log1p
-from softgrad.backends.numba_cpu.lanes import bits, f32s, f64s, floats, fma, larger, where
+from softgrad.backends.numba_cpu.lanes import bits, f32s, f64s, floats, fma, larger, to_floats, where
 
 LARGEST = 800.0
 LIFT = 64
@@ -65,6 +65,23 @@ def target_terms(rest, d):
     e_t = term_at(d)
     far = log1p(rest) - LIFT * LN_2 - d  # rest ≥ 2⁶³ there: log1p is log
     return e_t, where(d < -600.0, far, log1p(rest / e_t))
+
+
+@inlined
+def log1p_to_single(x):
+    """log(1 + x), f64, x ≥ 0, to 2⁻²⁹: as `functions.log1p`, for what is a float32 in the end."""
+    u = 1.0 + x
+    lost = where(x < 1.0, x - (u - 1.0), f64s(0.0))
+    k = (bits(u) - SQRT_HALF) >> 52
+    f = floats(bits(u) - (k << 52)) - 1.0
+    s = f / (2.0 + f)
+    w = s * s
+    p = fma(w, f64s(0.23353432758298867), f64s(0.2854996827969847))
+    p = fma(w, p, f64s(0.4000012943272042))
+    p = fma(w, p, f64s(0.6666666654509626))
+    half_square = 0.5 * f * f
+    log = fma(to_floats(k), f64s(LN_2), f - (half_square - fma(s, fma(w, p, half_square), lost)))
+    return where(x < INF, log, x)
 
 
 @inlined

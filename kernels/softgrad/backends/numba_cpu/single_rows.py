@@ -15,7 +15,8 @@ from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
 SHORT, MIDDLE = 32, 384
-# Results larger than this are written past the caches.
+# Results are written past the caches where they and what they are made of are larger than this: of any 32 MB that a
+# processor's caches may hold, others will have taken some.
 LARGE_BYTES = 2**24
 # Up to this many elements the way to a kernel costs as much as what it does.
 FEW = 4096
@@ -47,7 +48,8 @@ def has_middle_rows(z: Array) -> bool:
 
 def streams(out: Array, *inputs: Array) -> bool:
     """Whether to write past the caches: a large result that is not written over what has just been read."""
-    return out.nbytes >= LARGE_BYTES and all(address(out) != address(array) for array in inputs)
+    size = out.nbytes + sum(array.nbytes for array in inputs)
+    return size >= LARGE_BYTES and all(address(out) != address(array) for array in inputs)
 
 
 def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:

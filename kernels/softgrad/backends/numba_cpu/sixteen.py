@@ -8,6 +8,7 @@ from __future__ import annotations
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.functions import log1p, power_of_two
 from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
     f32s,
     halves,
     i32s,
@@ -50,6 +51,12 @@ def given_sums(N):
     """Σ e, e lifted and shifted, where p sums to 1."""
     n_low, n_high = halves(N)
     return power_of_two(to_integers(LIFT - n_low)), power_of_two(to_integers(LIFT - n_high))
+
+
+@inlined
+def all_set(flags):
+    """Whether no lane of `flags` is 0."""
+    return not anywhere(flags == 0)
 
 
 @inlined

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
+    anywhere,
     f64s,
     halves,
     i32s,
@@ -16,16 +18,17 @@ from softgrad.backends.numba_cpu.lanes import (
     load_i32_of_i64,
     load_part_i32_of_i64,
     read_f64,
+    store_part_f32,
     store_part_f64,
-    sum_across,
+    to_floats,
     where,
     with_lane,
 )
-from softgrad.backends.numba_cpu.single import LN_2, target_terms
+from softgrad.backends.numba_cpu.single import LIFT, LN_2, REACH, ROUNDER, exp_shifted, log1p_to_single
 from softgrad.backends.numba_cpu.single_options import log_of_sum, with_options, with_options_loss
-from softgrad.backends.numba_cpu.sixteen import ordinary, refer_rows, split
+from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows, split
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
-from softgrad.backends.numba_cpu.tiles import FLOAT64, read_as, row_offset, write_as
+from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_offset, write_as
 
 
 @helper
@@ -41,51 +44,45 @@ def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard,
 
     (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place, g D.)
     """
-    z_low, z_high = halves(z_t)
+    e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
+    e_low, e_high = halves(e_t)
     n_low, n_high = halves(N)
-    m_low, m_high = halves(m)
     h_low, h_high = masses(weights, t)
-    fine_low, f_low, t_low, d_low = settle_eight(
-        tile, 0, t, m_low, n_low, z_low, low, gaps[0], h_low, scales, by, loss, options
-    )
-    fine_high, f_high, t_high, d_high = settle_eight(
-        tile, 8, t, m_high, n_high, z_high, high, gaps[1], h_high, scales, by, loss, options
-    )
+    g_low, g_high = scales_of(scales, tile, by)
+    s_low, s_high = low + e_low, high + e_high
+    mass_low, at_low, does_low, lse_low = with_target(h_low, e_low, low, s_low, n_low, options)
+    mass_high, at_high, does_high, lse_high = with_target(h_high, e_high, high, s_high, n_high, options)
+    scale_low, scale_high = g_low * mass_low, g_high * mass_high
+    factor, rest = split(scale_low / s_low, scale_high / s_high)
     counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
-    fine = where(joined(fine_low, fine_high) > 0.5, i32s(1), i32s(0))
-    keep = where(counts == 0, i32s(1), ordinary(m, tile) & fine)
-    if sum_across(keep) < 16:
+    fine = are_in_range(joined(scale_low, scale_high), factor) & (joined(does_low, does_high) > 0.5)
+    keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
+    if not all_set(keep):
         refer_rows(hard, tile, keep, 0)
-    factor, rest = split(f_low, f_high)
-    return counts, keep, factor, rest, joined(t_low, t_high), joined(d_low, d_high)
-
-
-@inlined
-def settle_eight(tile, start, t, m, N, z_t, rest, gaps, h, scales, by, loss, options):
-    """Write the losses of eight rows; (1.0 where float32 will do, else 0.0; factor, what takes e_t's place, g D)."""
-    e_t, value = target_terms(rest, z_t - N * LN_2)
-    s = rest + e_t
-    g = scales_of(scales, tile, start) / by if by != 0.0 else f64s(0.0)
-    if options is None:
-        mass, at_t, will_do, d = h, -rest, f64s(1.0), f64s(0.0)
-        values = weighted(h, value)
-    else:
-        lse = log_of_sum(s, N)
-        mass, at_t, will_do = with_options(h * (1.0 - options[0]), e_t, rest, lse, options)
-        values = with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, tile[2], options)
-        d = g * (options[0] / tile[2])
     if loss[0] != 0:
-        write_losses(loss, tile, start, values, t)
-    scale = g * mass
-    factor = scale / s
-    fine = (scale == 0.0) | (factor != factor) | ((absolute(scale) < 2.0**60) & (absolute(factor) > 2.0**-120))
-    return where(fine, will_do, f64s(0.0)), factor, at_t, d
+        l_low, l_high = log1p_to_single(low / e_low), log1p_to_single(high / e_high)
+        if anywhere(e_t == 0.0):
+            # Out of range, or masked: log rest_t − z_t.
+            z_low, z_high = halves(z_t)
+            l_low = where(e_low == 0.0, log1p(low) - LIFT * LN_2 - (z_low - n_low * LN_2), l_low)
+            l_high = where(e_high == 0.0, log1p(high) - LIFT * LN_2 - (z_high - n_high * LN_2), l_high)
+        m_low, m_high = halves(m)
+        t_low, t_high = halves(to_floats(t))
+        l_low = loss_of(l_low, h_low, t_low, gaps[0], m_low, lse_low, tile[2], options)
+        l_high = loss_of(l_high, h_high, t_high, gaps[1], m_high, lse_high, tile[2], options)
+        write_losses(loss, tile, l_low, l_high)
+    share = 0.0 if options is None else options[0] / tile[2]
+    return counts, keep, factor, rest, joined(at_low, at_high), joined(g_low * share, g_high * share)
 
 
 @inlined
-def weighted(h, value):
-    """h · value, 0 · ∞ = 0."""
-    return where((h == 0.0) & (value == math.inf), f64s(0.0), h * value)
+def with_target(h, e_t, rest, s, N, options):
+    """(ΣW, what takes e_t's place, 1.0 where float32 will do, else 0.0; log Σ exp z) of eight rows."""
+    if options is None:
+        return h, -rest, f64s(1.0), s
+    lse = log_of_sum(s, N)
+    mass, at_t, will_do = with_options(h * (1.0 - options[0]), e_t, rest, lse, options)
+    return mass, at_t, will_do, lse
 
 
 @helper
@@ -100,28 +97,55 @@ def masses(weights, t):
 
 
 @helper
-def scales_of(scales, tile, start):
-    """grad_output of eight rows."""
+def scales_of(scales, tile, by):
+    """What gradients are multiplied by, but for ΣW, of the first eight rows and of the others."""
+    if by == 0.0:
+        return f64s(0.0), f64s(0.0)
     if scales[1] == 0 and scales[3] == 0:
-        return f64s(read_as(scales[0], scales[4]))
-    g = f64s(0.0)
+        scale = read_as(scales[0], scales[4]) / by
+        return f64s(scale), f64s(scale)
+    low, high = f64s(0.0), f64s(0.0)
     for i in range(8):
-        at = row_offset(scales, tile[0] + min(start + i, tile[1] - 1))
-        g = with_lane(g, i, read_as(at, scales[4]))
-    return g
+        last = tile[1] - 1
+        low = with_lane(low, i, read_as(row_offset(scales, tile[0] + min(i, last)), scales[4]))
+        high = with_lane(high, i, read_as(row_offset(scales, tile[0] + min(i + 8, last)), scales[4]))
+    return low / by, high / by
+
+
+@inlined
+def are_in_range(scale, factor):
+    """`single.is_in_range`, or the factor is NaN, as its row is."""
+    return (scale == 0.0) | (factor != factor) | ((absolute(scale) < 2.0**60) & (absolute(factor) > 2.0**-120))
+
+
+@inlined
+def loss_of(value, h, t, gaps, m, lse, classes, options):
+    """The losses of eight rows, from log1p(rest_t / e_t); 0 and NaN for rows without a target."""
+    if options is None:
+        value = weighted(h, value)
+    else:
+        value = with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, classes, options)
+    return where(t < 0.0, where(t == float(BAD), f64s(math.nan), f64s(0.0)), value)
+
+
+@inlined
+def weighted(h, value):
+    """h · value, 0 · ∞ = 0."""
+    return where((h == 0.0) & (value == math.inf), f64s(0.0), h * value)
 
 
 @helper
-def write_losses(loss, tile, start, values, t):
-    """The losses of eight rows; 0 and NaN for those without a target."""
-    for i in range(8):
-        if lane(t, start + i) < 0:
-            values = with_lane(values, i, math.nan if lane(t, start + i) == BAD else 0.0)
-    n = min(8, tile[1] - start)
-    if n <= 0:
+def write_losses(loss, tile, low, high):
+    """One number per row."""
+    rows = tile[1]
+    size = 8 if loss[4] == FLOAT64 else 4
+    if loss[4] in (FLOAT64, FLOAT32) and loss[3] == size and loss[1] == size * loss[5]:
+        at = loss[0] + size * tile[0]
+        if loss[4] == FLOAT32:
+            store_part_f32(at, joined(low, high), rows)
+        else:
+            store_part_f64(at, low, min(rows, 8))
+            store_part_f64(at + 64, high, max(rows - 8, 0))
         return
-    if loss[4] == FLOAT64 and loss[3] == 8 and loss[1] == 8 * loss[5]:
-        store_part_f64(loss[0] + 8 * (tile[0] + start), values, n)
-    else:
-        for i in range(n):
-            write_as(row_offset(loss, tile[0] + start + i), lane(values, i), loss[4])
+    for i in range(rows):
+        write_as(row_offset(loss, tile[0] + i), lane(low, i) if i < 8 else lane(high, i - 8), loss[4])

@@ -14,6 +14,7 @@ integer: the kernels serve arrays of any strides, and dtypes that numba does not
 """
 
 import softgrad.backends.numba_cpu.lanes.operators  # noqa: F401
+from softgrad.backends.numba_cpu.lanes.columns import load_columns, store_columns
 from softgrad.backends.numba_cpu.lanes.elementwise import (
     absolute,
     bits,
@@ -131,6 +132,7 @@ __all__ = [
     "lane_numbers64",
     "larger",
     "load",
+    "load_columns",
     "load_f32",
     "load_f64",
     "load_f64_of_bfloat",
@@ -162,6 +164,7 @@ __all__ = [
     "relax",
     "size_of",
     "store",
+    "store_columns",
     "store_f32",
     "store_f64",
     "store_f64_to_bfloat",

@@ -25,7 +25,7 @@ class _Format(NamedTuple):
     minus_infinity: Any
 
 
-_FORMATS = {
+FORMATS = {
     types.float32: _Format(F32, 4, same, same, float("-inf")),
     types.int16: _Format(I16, 2, widen_half, round_half, 0xFC00),
     types.uint16: _Format(I16, 2, widen_bfloat, round_bfloat, 0xFF80),
@@ -37,7 +37,7 @@ def size_of(typing_context, fmt):
     """Bytes of one number."""
 
     def codegen(context, builder, sig, args):
-        return I64(_FORMATS[fmt].size)
+        return I64(FORMATS[fmt].size)
 
     return signature(types.int64, fmt), codegen
 
@@ -45,7 +45,7 @@ def size_of(typing_context, fmt):
 @intrinsic
 def load(typing_context, address, fmt):
     """Sixteen numbers as float32."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         pointer = pointer_to(builder, args[0], ir.VectorType(chosen.stored, 16))
@@ -57,7 +57,7 @@ def load(typing_context, address, fmt):
 @intrinsic
 def read(typing_context, address, fmt):
     """One number as float32."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         value = builder.load(pointer_to(builder, args[0], ir.VectorType(chosen.stored, 1)), align=chosen.size)
@@ -69,7 +69,7 @@ def read(typing_context, address, fmt):
 @intrinsic
 def write(typing_context, address, x, fmt):
     """One float32, rounded once."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         one = builder.insert_element(ir.Constant(ir.VectorType(F32, 1), ir.Undefined), args[1], I32(0))
@@ -83,7 +83,7 @@ def write(typing_context, address, x, fmt):
 @intrinsic
 def load_first(typing_context, address, n, fmt):
     """The first n of sixteen numbers as float32, the others −inf, no byte beyond touched."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
     memory = ir.VectorType(chosen.stored, 16)
 
     def codegen(context, builder, sig, args):
@@ -101,7 +101,7 @@ def load_first(typing_context, address, n, fmt):
 @intrinsic
 def store(typing_context, address, v, fmt):
     """Sixteen float32, each rounded once."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         value = chosen.narrow(builder, args[1])
@@ -114,7 +114,7 @@ def store(typing_context, address, v, fmt):
 @intrinsic
 def store_first(typing_context, address, v, n, fmt):
     """The first n of them."""
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         value = chosen.narrow(builder, args[1])
@@ -133,7 +133,7 @@ def stream(typing_context, address, v, fmt):
     A result larger than the caches would otherwise be read from memory before it is written, half as much traffic
     again.
     """
-    chosen = _FORMATS[fmt]
+    chosen = FORMATS[fmt]
 
     def codegen(context, builder, sig, args):
         value = chosen.narrow(builder, args[1])

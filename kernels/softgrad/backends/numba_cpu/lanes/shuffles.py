@@ -158,34 +158,79 @@ def first_bit(typing_context, word):
     return signature(types.int64, types.int64), codegen
 
 
+def _mixed(builder: Any, a: Any, b: Any, picks: Any) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 16), list(picks)))
+
+
+def _quarters_transposed(builder: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
+    """Four vectors as 4 × 4 quarters, transposed: eight shuffles."""
+
+    def mix(x, y, *quarters):
+        return _mixed(builder, x, y, (4 * q + i for q in quarters for i in range(4)))
+
+    pairs = [(mix(a, b, *picks), mix(c, d, *picks)) for picks in ((0, 1, 4, 5), (2, 3, 6, 7))]
+    return [mix(*pair, *picks) for pair in pairs for picks in ((0, 2, 4, 6), (1, 3, 5, 7))]
+
+
+def _transposed_in_quarters(builder: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
+    """In each quarter of four vectors 4 × 4 elements, transposed: eight shuffles."""
+
+    def mix(x, y, *picks):
+        return _mixed(builder, x, y, (4 * q + p if p < 4 else 12 + 4 * q + p for q in range(4) for p in picks))
+
+    pairs = [(mix(a, b, *picks), mix(c, d, *picks)) for picks in ((0, 4, 1, 5), (2, 6, 3, 7))]
+    return [mix(*pair, *picks) for pair in pairs for picks in ((0, 1, 4, 5), (2, 3, 6, 7))]
+
+
+def columns_of(builder: Any, rows: list[Any]) -> list[Any]:
+    """Sixteen rows of 4, 8 or 16 elements as so many columns of sixteen."""
+    width = rows[0].type.count
+    # blocks[i]: elements 4p … 4p + 3 of rows i, i + 4, i + 8 and i + 12, a vector for each p.
+    blocks = [_gathered(builder, rows[i::4]) for i in range(4)]
+    return [
+        column
+        for p in range(width // 4)
+        for column in _transposed_in_quarters(builder, *(block[p] for block in blocks))
+    ]
+
+
+def rows_of(builder: Any, columns: list[Any]) -> list[Any]:
+    """The inverse."""
+    width = len(columns)
+    parts = [_transposed_in_quarters(builder, *columns[p : p + 4]) for p in range(0, width, 4)]
+    blocks = [_scattered(builder, [part[i] for part in parts]) for i in range(4)]
+    return [blocks[i % 4][i // 4] for i in range(16)]
+
+
+def _gathered(builder: Any, rows: list[Any]) -> list[Any]:
+    width = rows[0].type.count
+    if width == 16:
+        return _quarters_transposed(builder, *rows)
+    first, second = (_joined(builder, *rows[i : i + 2]) for i in (0, 2))
+    if width == 4:
+        return [_joined(builder, first, second)]
+    return [_mixed(builder, first, second, (8 * r + 4 * p + i for r in range(4) for i in range(4))) for p in (0, 1)]
+
+
+def _scattered(builder: Any, parts: list[Any]) -> list[Any]:
+    if len(parts) == 4:
+        return _quarters_transposed(builder, *parts)
+    width = 4 * len(parts)
+    picks = ([4 * r + i + 16 * p for p in range(len(parts)) for i in range(4)] for r in range(4))
+    return [builder.shuffle_vector(parts[0], parts[-1], ir.Constant(ir.VectorType(I32, width), pick)) for pick in picks]
+
+
+def _joined(builder: Any, a: Any, b: Any) -> Any:
+    n = 2 * a.type.count
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, n), list(range(n))))
+
+
 @intrinsic
 def transpose(typing_context, source, target):
     """Sixteen vectors in memory, transposed into sixteen others: 64 shuffles of two vectors each."""
 
     def codegen(context, builder, sig, args):
-        def mix(a, b, *picks):
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 16), list(picks)))
-
-        def in_each_quarter(a, b, *picks):
-            return mix(a, b, *(4 * q + p if p < 4 else 12 + 4 * q + p for q in range(4) for p in picks))
-
-        def quarters(a, b, *picks):
-            return mix(a, b, *(4 * p + i for p in picks for i in range(4)))
-
-        rows = _sixteen(builder, args[0])
-        columns = [None] * 16
-        blocks = []  # [g][c]: rows 4g … 4g + 3 of columns c, 4 + c, 8 + c, 12 + c, a quarter for each column
-        for g in range(0, 16, 4):
-            low = [in_each_quarter(rows[g + i], rows[g + i + 1], 0, 4, 1, 5) for i in (0, 2)]
-            high = [in_each_quarter(rows[g + i], rows[g + i + 1], 2, 6, 3, 7) for i in (0, 2)]
-            halves = [(*low, 0, 1, 4, 5), (*low, 2, 3, 6, 7), (*high, 0, 1, 4, 5), (*high, 2, 3, 6, 7)]
-            blocks.append([in_each_quarter(*half) for half in halves])
-        for c in range(4):
-            for q, picks in ((0, (0, 2, 4, 6)), (1, (1, 3, 5, 7))):
-                first, second = (quarters(blocks[g][c], blocks[g + 1][c], *picks) for g in (0, 2))
-                columns[4 * q + c] = quarters(first, second, 0, 2, 4, 6)
-                columns[4 * q + 8 + c] = quarters(first, second, 1, 3, 5, 7)
-        for i, column in enumerate(columns):
+        for i, column in enumerate(columns_of(builder, _sixteen(builder, args[0]))):
             builder.store(column, pointer_to(builder, builder.add(args[1], I64(64 * i)), f32.llvm), align=4)
         return context.get_dummy_value()
 
