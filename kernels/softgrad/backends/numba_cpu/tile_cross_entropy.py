@@ -76,15 +76,31 @@ def cap(scratch, softcap, tile):
         faint = q < 1e-290
         store_f64(slope_at + 64 * j, where(faint, 2.0 * root, slope))
         store_f64(slope_2_at + 64 * j, where(faint, 2.0 * root, f64s(1.0)))
-        tanh = x
-        for i in range(8):
-            tanh = with_lane(tanh, i, math.tanh(lane(x, i)))
+        tanh, tanh_rest = tanh_of(x, x_rest, q, slope)
         capped, rest = two_product(tanh, f64s(softcap))
-        rest += softcap * x_rest * slope
+        rest += softcap * tanh_rest
         # tanh(x) = x to the last digit, and z / softcap may have lost digits below the smallest normal number.
         as_it_is = (size < 1e-9) | (absolute(z) == INF)
         store_f64(z_at + 64 * j, where(as_it_is, z, capped))
         store_f64(rest_at + 64 * j, where(as_it_is, f64s(0.0), where(rest - rest == 0.0, rest, f64s(0.0))))
+
+
+@helper
+def tanh_of(x, x_rest, q, slope):
+    """tanh(x + x_rest) in two parts, q = exp(−2 |x + x_rest|).
+
+    Not near 0, (1 − q) / (1 + q): what q is in error shows less and less there, and the roundings are carried along.
+    """
+    near = x
+    for i in range(8):
+        near = with_lane(near, i, math.tanh(lane(x, i)))
+    above, below = 1.0 - q, 1.0 + q
+    far = above / below
+    product, error = two_product(far, below)
+    far_rest = ((above - product) - error + ((1.0 - above) - q) - far * ((1.0 - below) + q)) / below
+    is_near = absolute(x) < 0.55
+    far, far_rest = where(x < 0.0, -far, far), where(x < 0.0, -far_rest, far_rest)
+    return where(is_near, near, far), where(is_near, x_rest * slope, far_rest)
 
 
 @inlined

@@ -33,6 +33,8 @@ def exponentials(z_at, rest_at, e_at, t, tile):
         high, low = add(high, low, where((classes == k) | (classes == t), f64s(0.0), e))
     others = total(high, low, tile)
     e_k = where(m - m == 0.0, f64s(ONE), m - m)  # exp(0); NaN for an infinite m, or one that is NaN
+    if rest_at != 0:
+        e_k = where(m - m == 0.0, pick(e_at, k, tile), e_k)  # m has a rest, too
     e_t = where(t < 0, f64s(0.0), pick(e_at, where(t < 0, i64s(0), t), tile))
     rest_k = others + where(t == k, f64s(0.0), e_t)
     rest_t = others + where(t == k, f64s(0.0), e_k)
