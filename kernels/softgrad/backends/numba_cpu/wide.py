@@ -37,13 +37,13 @@ from softgrad.backends.numba_cpu.lanes import (
     store,
     store_f32,
     store_first,
-    stream,
     sum_across,
     take,
     where,
     write_f32,
     write_i64,
 )
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import LARGEST, LN_2, LOG2_E, exp_shifted, scaled, shift, term_at
 
 GROUP = 8  # vectors added in float32
@@ -219,25 +219,6 @@ def total(e_at, classes):
 
 
 @inlined
-def write_row(vector, of, out_at, classes, streams, fmt):
-    """out = vector(j, n, of) for the n ≤ 16 classes from j on, for every j; past the caches if `streams`."""
-    size = size_of(fmt)
-    j = 0
-    if streams and out_at % size == 0 and classes >= 32:
-        # The order of work does not matter here: no sum.
-        j = (-out_at % (16 * size)) // size
-        store_first(out_at, vector(0, 16, of), j, fmt)
-        while j + 16 <= classes:
-            stream(out_at + size * j, vector(j, 16, of), fmt)
-            j += 16
-    while j + 16 <= classes:
-        store(out_at + size * j, vector(j, 16, of), fmt)
-        j += 16
-    if j < classes:
-        store_first(out_at + size * j, vector(j, classes - j, of), classes - j, fmt)
-
-
-@inlined
 def logs(j, n, of):
     """(z − m) − l."""
     z_at, m, l, fmt = of
@@ -248,22 +229,15 @@ def logs(j, n, of):
 @helper
 def write_scaled(e_at, out_at, classes, factor, streams, fmt):
     """out = e · factor, past the caches if `streams`."""
-    size = size_of(fmt)
     f = f32s(factor)
-    rest = f32s(factor - lane(f, 0))
-    j = 0
-    if streams and out_at % size == 0 and classes >= 32:
-        # The order of work does not matter here: no sum.
-        j = (-out_at % (16 * size)) // size
-        store_first(out_at, scaled(load_f32(e_at), f, rest), j, fmt)
-        while j + 16 <= classes:
-            stream(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), fmt)
-            j += 16
-    while j + 16 <= classes:
-        store(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), fmt)
-        j += 16
-    if j < classes:
-        store_first(out_at + size * j, scaled(load_f32(e_at + 4 * j), f, rest), classes - j, fmt)
+    write_row(multiple, (e_at, f, f32s(factor - lane(f, 0))), out_at, classes, streams, fmt)
+
+
+@inlined
+def multiple(j, n, of):
+    """e times a factor in two parts."""
+    e_at, factor, rest = of
+    return scaled(load_f32(e_at + 4 * j), factor, rest)
 
 
 @inlined
