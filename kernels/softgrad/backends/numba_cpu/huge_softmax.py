@@ -6,10 +6,11 @@ from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.huge import REST, SEGMENT, SHIFT, SUM, TOP, exponentials_again
 from softgrad.backends.numba_cpu.lanes import f32s, f64s, lane, size_of, take, write_f32
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import LN_2, term_at
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import is_ordinary, logs, refer, write_row, write_scaled
+from softgrad.backends.numba_cpu.wide import is_ordinary, logs, refer, write_scaled
 
 
 @kernel

@@ -26,11 +26,12 @@ from softgrad.backends.numba_cpu.lanes import (
     where,
     write_f32,
 )
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import LN_2, is_in_range, target_terms
 from softgrad.backends.numba_cpu.single_options import less, log_of_sum, with_options, with_options_loss
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset, write_as
-from softgrad.backends.numba_cpu.wide import exponentials, fill_row, is_ordinary, refer, write_row, write_scaled
+from softgrad.backends.numba_cpu.wide import exponentials, fill_row, is_ordinary, refer, write_scaled
 
 
 @kernel

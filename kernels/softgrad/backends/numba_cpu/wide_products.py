@@ -26,6 +26,7 @@ from softgrad.backends.numba_cpu.lanes import (
     take,
     where,
 )
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.product_vectors import (
     bounds,
     is_fine,
@@ -38,7 +39,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
 from softgrad.backends.numba_cpu.single import LIFT
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, largest, refer, write_row
+from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, largest, refer
 
 
 @kernel
