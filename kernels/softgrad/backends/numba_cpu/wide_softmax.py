@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.lanes import f32s, take, write_f32
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import (
@@ -12,7 +13,6 @@ from softgrad.backends.numba_cpu.wide import (
     log_sum,
     logs,
     refer,
-    write_row,
     write_scaled,
 )
 
