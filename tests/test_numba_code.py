@@ -60,7 +60,7 @@ def worst_float32_exp(patterns: np.ndarray) -> float:
     exp_of_each(z.ctypes.data, n.ctypes.data, e.ctypes.data, len(z))
     # float64 carries n ln 2 far beyond what a float32 shows.
     truth = np.exp(exact - n * np.float64(math.log(2.0))) * 2.0**single.LIFT
-    return float((np.abs(e - truth) / truth).max() * 2.0**23)
+    return float((np.abs(e - truth) / truth).max(initial=0.0) * 2.0**23)
 
 
 def test_float32_exp_of_random_patterns():
@@ -72,9 +72,9 @@ def test_float32_exp_of_random_patterns():
 
 @pytest.mark.slow
 def test_float32_exp_of_every_pattern():
-    chunk = 2**24
-    for start in range(0, 2**32, chunk):
-        assert worst_float32_exp(np.arange(start, start + chunk, dtype=np.uint32)) < 1.0
+    chunk = 2**24  # some chunks have nothing but NaNs
+    worst = [worst_float32_exp(np.arange(start, start + chunk, dtype=np.uint32)) for start in range(0, 2**32, chunk)]
+    assert 0.5 <= max(worst) < 1.0
 
 
 def ulp(found: np.ndarray, truth: Real) -> float:
