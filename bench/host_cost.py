@@ -159,9 +159,12 @@ def cupy_place() -> Iterator[tuple[Any, Any, Call]]:
         (cupy, "RawModule", lambda **_: SimpleNamespace(get_function=lambda name: kernel)),
     ):
         import softgrad.backends.cupy_cuda as module
+        from softgrad.backends.cupy_cuda import arrays
         from softgrad.backends.cupy_cuda.runtime import CupyRuntime
 
-        with _patched((CupyRuntime, "has_clusters", lambda self, like: True)):
+        # Most arrays of CuPy's are pieces of its pool, which there is none of without a device.
+        pool = (arrays, "PooledMemory", cupy.cuda.UnownedMemory)
+        with _patched(pool, (CupyRuntime, "has_clusters", lambda self, like: True)):
             put = lambda array: cupy.ndarray(array.shape, array.dtype, place(array), array.strides)  # noqa: E731
             yield module, put, lambda: None
 

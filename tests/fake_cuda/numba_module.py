@@ -16,7 +16,7 @@ class Memory:
 
     def __init__(self, block: Any, pointer: int, size: int) -> None:
         self.block, self.pointer, self.size = block, pointer, size
-        self.device_ctypes_pointer = ctypes.c_size_t(pointer)
+        self.device_pointer, self.device_ctypes_pointer = pointer, ctypes.c_size_t(pointer)
         self.context = SimpleNamespace(device=SimpleNamespace(id=block.device))
 
     def view(self, start: int, stop: int | None = None) -> Memory:

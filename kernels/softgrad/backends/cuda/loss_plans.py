@@ -30,13 +30,29 @@ class LossPlan(NamedTuple):
     computing: np.dtype[Any]  # the dtype of weights and of grad_output
     launch: Launch
     arguments: Arguments  # open: z, targets, weight, scale_rows, loss, grad, divisor, scale, v, out
+    memory: Memory | None  # of what is returned, and of the numbers per row that it is the sum of
+    out_step: int  # bytes from the numbers of one tangent to those of the next
+    has_rows: bool
+    writes_nothing: bool
     divided_by: float  # as far as that is known; 1 where the device finds it out, or there is no mean
     divides: bool  # whether the device finds out what the mean divides by
     reduces: bool
+    sums_up: bool  # whether anything is summed over the rows
     divisor: Kernel
     total: Kernel
     chunks: int
     sums: Arguments  # of those over rows, after `arguments`; open: values, result, scratch, counter, divisor
+
+
+class Memory(NamedTuple):
+    """One allocation: what is returned and, where that is reduced, from `offset` bytes on a double for every row.
+
+    Together, so that no scratch returns to a pool while a captured graph may write to it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    offset: int
 
 
 @lru_cache(KEPT)
@@ -46,17 +62,16 @@ def plan(
     targets: Layout,
     weight: Layout | None,
     scale: Layout | None,
-    grad: Layout | None,
+    written: Layout | None,
     v: Layout | None,
-    out: Layout | None,
     options: tuple[int | None, float, float, float | None, str],
-    per_row: bool,
+    with_loss: bool,
     clusters: bool,
     beyond: int,
 ) -> LossPlan:
-    """`scale` is grad_output where that is an array; `options` are those of `Loss`, from ignore_index to reduction.
+    """`scale` is grad_output where that is an array, `written` the gradient or the Hessian products.
 
-    `per_row`: whether losses are written; rows of more classes than `beyond` are cut.
+    `options` are those of `Loss`, from ignore_index to reduction; rows of more classes than `beyond` are cut.
     """
     ignore_index, smoothing, z_loss, softcap, reduction = options
     rows, inner, classes = plans.shape(z)
@@ -79,42 +94,47 @@ def plan(
         walks = DERIVATIVE_WALKS
     elif dense or smoothing or z_loss or softcap is not None:
         kernel = kernels.cross_entropy_options(*names, real, plans.walking(z, beyond))
-        walks = Walks(4 if per_row else 3)  # the loss has a sum of its own
+        walks = Walks(4 if with_loss else 3)  # the loss has a sum of its own
     else:
         kernel, walks = kernels.cross_entropy(names[0], plans.keeping(z, clusters, beyond)), Walks(3)
 
+    returns = with_loss or what == SLOPE
+    memory = _memory(z, v, reduces) if returns else None
     numbers: Fields = (OPEN, inner, 0, 1)  # of rows, in new memory, one after the other
-    steps: tuple[int, int, int] = (0, 0, 0)
-    out_fields = ABSENT
+    number = 8 if reduces else loss_dtype(z[0]).itemsize
+    steps, out, out_step = (0, 0, 0), ABSENT, rows * number
     if v is not None:
-        out_fields = numbers if out is None else plans.written(out, 1)
-        steps = plans.together(v, kernel.regime), plans.step(v), rows if out is None else plans.step(out)
+        out = numbers if written is None else plans.written(written, 1)
+        steps = plans.together(v, kernel.regime), plans.step(v), rows if written is None else plans.step(written)
+        out_step = out_step if written is None else written[2][0]
     fields = (
         rows, inner, classes, *plans.read(z), *plans.read(targets), *plans.read(weight), *plans.read(scale),
-        *(numbers if what == VALUE else ABSENT), *plans.written(grad), INTEGER_FORMATS.get(targets[0].name, 0),
-        *((False, 0) if dense else ignored_bits(targets[0], ignore_index)), OPEN, OPEN, smoothing, z_loss,
-        softcap or 0.0, dense, reduces, *steps, *plans.read(v, 1), *out_fields,
+        *(numbers if what == VALUE else ABSENT), *plans.written(written if what == VALUE else None),
+        INTEGER_FORMATS.get(targets[0].name, 0), *((False, 0) if dense else ignored_bits(targets[0], ignore_index)),
+        OPEN, OPEN, smoothing, z_loss, softcap or 0.0, dense, reduces, *steps, *plans.read(v, 1), *out,
     )  # fmt: skip
     # Every row counts where targets are probabilities: the divisor is known here.
     by = float(rows) if dense and mean else 1.0
+    divides = mean and not dense
     chunks, length = kernels.chunks_of(rows)
     when_nothing_counts = 0.0 if what == SLOPE else np.nan
     return LossPlan(
-        is_taken, computing, Launch(kernel, plans.grid(kernel, z), walks), Arguments(LOSS_ARGS, fields), by,
-        mean and not dense, reduces, kernels.divisor(real), kernels.total(kernels.computing(names[0])), chunks,
+        is_taken, computing, Launch(kernel, plans.grid(kernel, z), walks), Arguments(LOSS_ARGS, fields), memory,
+        out_step, bool(rows and (v is None or v[1][0])), not returns and (written is None or 0 in written[1]), by,
+        divides, reduces, divides or (reduces and returns), kernels.divisor(real),
+        kernels.total(kernels.computing(names[0])), chunks,
         Arguments(TOTAL_ARGS, (OPEN, OPEN, OPEN, OPEN, OPEN, length, chunks, by, when_nothing_counts)),
     )  # fmt: skip
 
 
-@lru_cache(KEPT)
-def memory_of_sums(rows: int, count: int, z_dtype: Any) -> tuple[int, Any, int]:
-    """(elements, dtype, offset in bytes) of one allocation: `count` results, then a double for each of their rows.
-
-    Together, so that no scratch returns to a pool while a captured graph may write to it.
-    """
-    dtype = loss_dtype(z_dtype)
+def _memory(z: Layout, v: Layout | None, reduces: bool) -> Memory:
+    (outer, _, inner), dtype = z[1], loss_dtype(z[0])
+    lead = () if v is None else v[1][:1]
+    if not reduces:
+        return Memory((*lead, outer, inner), dtype, 0)
+    count = lead[0] if lead else 1
     offset = -(-count * dtype.itemsize // 8) * 8
-    return (offset + 8 * count * rows) // dtype.itemsize, dtype, offset
+    return Memory(((offset + 8 * count * outer * inner) // dtype.itemsize,), dtype, offset)
 
 
 def ignored_bits(dtype: np.dtype[Any], index: int | None) -> tuple[bool, int]:

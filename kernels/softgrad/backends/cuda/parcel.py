@@ -8,21 +8,23 @@ import threading
 LONGEST = 1024  # bytes of a kernel's arguments
 
 
-class Parcel(threading.local):
-    """A thread's memory for the arguments of its present launch, and what `cuLaunchKernel` must know of it.
+class Parcel:
+    """Memory for the arguments of a launch, and what `cuLaunchKernel` must know of it.
 
     A kernel takes one struct by value.  `parameters` is the address of an array of pointers, one for each parameter;
     `extra` that of a list that hands over all of them as one block of bytes, however the compiler has cut them.  The
-    driver has read both when it returns; another thread may be launching meanwhile.
+    driver has read both when it returns.
     """
+
+    __slots__ = ("_block", "_bytes", "_extra", "_parameters", "_size", "extra", "parameters")
 
     def __init__(self) -> None:
         self._bytes = bytearray(LONGEST)
-        block = (ctypes.c_char * LONGEST).from_buffer(self._bytes)
+        self._block = (ctypes.c_char * LONGEST).from_buffer(self._bytes)
         self._size = ctypes.c_size_t()
-        self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(block))
+        self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(self._block))
         # CU_LAUNCH_PARAM_BUFFER_POINTER, _BUFFER_SIZE, _END
-        self._extra = (ctypes.c_void_p * 5)(1, ctypes.addressof(block), 2, ctypes.addressof(self._size), 0)
+        self._extra = (ctypes.c_void_p * 5)(1, ctypes.addressof(self._block), 2, ctypes.addressof(self._size), 0)
         self.parameters, self.extra = ctypes.addressof(self._parameters), ctypes.addressof(self._extra)
 
     def pack(self, arguments: bytes) -> None:
@@ -30,3 +32,10 @@ class Parcel(threading.local):
         size = len(arguments)
         self._bytes[:size] = arguments
         self._size.value = size
+
+
+class Parcels(threading.local):
+    """A parcel for each thread: another may be launching meanwhile."""
+
+    def __init__(self) -> None:
+        self.mine = Parcel()

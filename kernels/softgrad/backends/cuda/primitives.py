@@ -124,7 +124,7 @@ class Primitives:
 
     def cross_entropy(self, problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
         """The loss and its gradient, each where it is wanted."""
-        return loss_launch.launch(self, VALUE, problem, with_loss=with_loss, grad=grad)
+        return loss_launch.launch(self, VALUE, problem, with_loss, grad)
 
     def cross_entropy_jvp(self, problem: Loss, v: Array) -> Array:
         """The loss's derivative along each tangent: (K, outer, inner), or (K,) when reduced."""
@@ -132,7 +132,7 @@ class Primitives:
 
     def cross_entropy_hvp(self, problem: Loss, v: Array, out: Array) -> None:
         """Hessian · v."""
-        loss_launch.launch(self, CURVATURE, problem, v=v, out=out)
+        loss_launch.launch(self, CURVATURE, problem, written=out, v=v)
 
     # --- values -------------------------------------------------------------------------------------------------------
 

@@ -217,13 +217,13 @@ def overlap(a: cupy.ndarray, b: cupy.ndarray) -> Literal["none", "same", "partia
     """How the memory of two arrays overlaps: no element shared, the very same view, or anything else."""
     if a is b:
         return "same"
-    mine, other = a.data.mem, b.data.mem
-    if mine is not other and type(mine) is type(other) is PooledMemory:
+    one, other = a.data, b.data
+    mine, others = one.mem, other.mem
+    if mine is not others and type(mine) is type(others) is PooledMemory:
         return "none"  # each has a piece of the pool for itself
-    if a.flags.c_contiguous and b.flags.c_contiguous:
-        start_a, start_b = a.data.ptr, b.data.ptr
-        if start_a + a.nbytes <= start_b or start_b + b.nbytes <= start_a:
-            return "none"
+    first, second = one.ptr, other.ptr
+    if (first + a.nbytes <= second or second + b.nbytes <= first) and a.flags.c_contiguous and b.flags.c_contiguous:
+        return "none"
     return host.overlap(_shadow(a), _shadow(b))
 
 

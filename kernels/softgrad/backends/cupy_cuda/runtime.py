@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
+from cupy.cuda import driver
 
 from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import Kernel
-from softgrad.backends.cuda.parcel import Parcel
+from softgrad.backends.cuda.parcel import Parcels
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.cupy_cuda import arrays
 
@@ -19,15 +20,13 @@ from softgrad.backends.cupy_cuda import arrays
 OPTIONS = ("-std=c++17", "--fmad=false")
 
 
-class _Function:
-    """A kernel on the current device, which it is compiled for."""
+class _Function(NamedTuple):
+    """A kernel on the device that it was compiled for."""
 
-    __slots__ = ("compiled", "kernel", "pointer", "shared_bytes", "threads")
-
-    def __init__(self, compiled: cupy.RawKernel, kernel: Kernel) -> None:
-        self.compiled, self.kernel = compiled, kernel  # kept alive
-        self.pointer = compiled.kernel.ptr
-        self.threads, self.shared_bytes = kernel.regime.threads, kernel.shared_bytes
+    pointer: int
+    threads: int
+    shared_bytes: int
+    kept: tuple[Any, ...]  # alive
 
 
 class CupyRuntime:
@@ -36,14 +35,14 @@ class CupyRuntime:
     def __init__(self) -> None:
         # By the kernel's identity, which is quicker to look up than its value: kernels are made once and kept.
         self._functions: dict[tuple[int, int], _Function] = {}
-        self._parcel = Parcel()
+        self._parcels = Parcels()
         self._scratch = StreamBuffers(SCRATCH_BYTES, self._zeros)
         self._kept: list[cupy.ndarray] = []
         self._clusters: dict[int, bool] = {}
 
     def pointer(self, array: cupy.ndarray) -> int:
         """Address of the first element."""
-        return int(array.data.ptr)
+        return array.data.ptr
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: cupy.ndarray) -> cupy.ndarray:
         """A new C-contiguous array on the device of `like`."""
@@ -85,17 +84,15 @@ class CupyRuntime:
                 return self.launch(kernel, grid, arguments, like)
         function = self._functions.get((id(kernel), device))
         if function is None:
-            module = cupy.RawModule(code=kernel.text(), options=OPTIONS)
-            function = self._functions[id(kernel), device] = _Function(module.get_function(kernel.name), kernel)
+            function = self._functions[id(kernel), device] = _compiled(kernel)
         stream = arrays.call.stream
         if stream is None:
             stream = cupy.cuda.get_current_stream().ptr
-        parcel = self._parcel
+        pointer, threads, shared_bytes, _ = function
+        parcel = self._parcels.mine
         parcel.pack(arguments)
         # The driver itself: `RawKernel.__call__` would look at every argument, and at the stream, again.
-        cupy.cuda.driver.launchKernel(
-            function.pointer, grid, 1, 1, function.threads, 1, 1, function.shared_bytes, stream, parcel.parameters, 0
-        )
+        driver.launchKernel(pointer, grid, 1, 1, threads, 1, 1, shared_bytes, stream, parcel.parameters, 0)
         return None
 
     def on_stream(self) -> AbstractContextManager[Any]:
@@ -103,9 +100,15 @@ class CupyRuntime:
         return arrays.on_stream()
 
 
+def _compiled(kernel: Kernel) -> _Function:
+    """For the current device."""
+    raw = cupy.RawModule(code=kernel.text(), options=OPTIONS).get_function(kernel.name)
+    return _Function(raw.kernel.ptr, kernel.regime.threads, kernel.shared_bytes, (raw, kernel))
+
+
 def _is_current(device: int) -> bool:
     """Whether this thread's context is the device's; it may have none yet."""
     try:
-        return bool(cupy.cuda.driver.ctxGetDevice() == device)
-    except cupy.cuda.driver.CUDADriverError:
+        return bool(driver.ctxGetDevice() == device)
+    except driver.CUDADriverError:
         return False

@@ -17,21 +17,27 @@ if TYPE_CHECKING:
 
 
 class Flags(NamedTuple):
-    """As NumPy's."""
+    """As NumPy's, of what may always be written to."""
 
     c_contiguous: bool
-    writeable: bool
+
+
+class Home(NamedTuple):
+    """What the arrays of a call have in common: their library, the device they are on, the stream it works in."""
+
+    library: Library
+    device: int
+    stream: int
+    runtime: Runtime
 
 
 class DeviceArray:
-    """A view of the memory of `owner`, an array of some library, on a device and in the order of a stream.
+    """A view of the memory of `owner`, an array of some library.  Strides are in bytes.
 
-    Strides are in bytes.  What needs the device (copies, values) is done by the runtime.
+    What needs the device (copies, values) is done by the runtime.
     """
 
-    __slots__ = (
-        "device", "dtype", "library", "owner", "pointer", "runtime", "shape", "stream", "strides", "writeable"
-    )  # fmt: skip
+    __slots__ = ("dtype", "home", "owner", "pointer", "shape", "strides")
 
     def __init__(
         self,
@@ -39,16 +45,11 @@ class DeviceArray:
         shape: tuple[int, ...],
         strides: tuple[int, ...],
         dtype: np.dtype[Any],
-        device: int,
-        writeable: bool,
         owner: Any,
-        library: Library,
-        stream: int,
-        runtime: Runtime,
+        home: Home,
     ) -> None:
         self.pointer, self.shape, self.strides, self.dtype = pointer, shape, strides, dtype
-        self.device, self.writeable, self.owner, self.library = device, writeable, owner, library
-        self.stream, self.runtime = stream, runtime
+        self.owner, self.home = owner, home
 
     @property
     def ndim(self) -> int:
@@ -67,8 +68,8 @@ class DeviceArray:
 
     @property
     def flags(self) -> Flags:
-        """Whether it is contiguous, and may be written to."""
-        return _flags(self.shape, self.strides, self.dtype.itemsize, self.writeable)
+        """Whether it is contiguous."""
+        return _flags(self.shape, self.strides, self.dtype.itemsize)
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie one after the other in C order."""
@@ -86,10 +87,7 @@ class DeviceArray:
     def view_of(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any = None) -> DeviceArray:
         """Another view of the same memory."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
-        return DeviceArray(
-            pointer, shape, strides, dtype, self.device, self.writeable, self.owner, self.library, self.stream,
-            self.runtime,
-        )  # fmt: skip
+        return DeviceArray(pointer, shape, strides, dtype, self.owner, self.home)
 
     def reshape(self, *shape: Any) -> DeviceArray:
         """A view where the strides allow one, else a copy."""
@@ -99,7 +97,7 @@ class DeviceArray:
         strides = _reshaped_strides(self.shape, self.strides, wanted, self.dtype.itemsize)
         if strides is not None:
             return self.view_of(self.pointer, wanted, strides)
-        return self.runtime.convert(self, self.dtype).reshape(wanted)
+        return self.home.runtime.convert(self, self.dtype).reshape(wanted)
 
     def transpose(self, *axes: Any) -> DeviceArray:
         """The axes in another order."""
@@ -114,7 +112,7 @@ class DeviceArray:
 
     def astype(self, dtype: Any) -> DeviceArray:
         """A copy in another dtype."""
-        return self.runtime.convert(self, np.dtype(dtype))
+        return self.home.runtime.convert(self, np.dtype(dtype))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -139,28 +137,28 @@ class DeviceArray:
     def __setitem__(self, at: Any, value: Any) -> None:
         target = self if at is Ellipsis else self[at]
         if isinstance(value, DeviceArray):
-            self.runtime.copy(value, target)
+            self.home.runtime.copy(value, target)
         else:
-            self.runtime.write(target, np.asarray(value, self.dtype))
+            self.home.runtime.write(target, np.asarray(value, self.dtype))
 
     def tolist(self) -> Any:
         """The values, as nested lists of Python numbers."""
-        return self.runtime.read(self).tolist()
+        return self.home.runtime.read(self).tolist()
 
     def __int__(self) -> int:
-        return int(self.runtime.read(self))
+        return int(self.home.runtime.read(self))
 
     def __float__(self) -> float:
-        return float(self.runtime.read(self))
+        return float(self.home.runtime.read(self))
 
 
 @lru_cache(KEPT)
-def _flags(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, writeable: bool) -> Flags:
+def _flags(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Flags:
     contiguous = 0 in shape or all(
         n == 1 or stride == expected
         for n, stride, expected in zip(shape, strides, contiguous_strides(shape, itemsize), strict=True)
     )
-    return Flags(contiguous, writeable)
+    return Flags(contiguous)
 
 
 @lru_cache(KEPT)

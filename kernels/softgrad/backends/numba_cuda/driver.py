@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from softgrad.backends.cuda.parcel import Parcel
+from softgrad.backends.cuda.parcel import Parcels
 from softgrad.backends.numba_cuda.binaries import Binary
 
 cu: Any = import_module("cuda.bindings.driver")  # which has no annotations
@@ -48,7 +48,7 @@ class Driver:
     def __init__(self) -> None:
         self._contexts: dict[int, Any] = {}
         self._modules: list[Any] = []
-        self._parcel = Parcel()
+        self._parcels = Parcels()
 
     def capability(self, device: int) -> tuple[int, int]:
         """Compute capability."""
@@ -76,7 +76,7 @@ class Driver:
             with self._on(device):
                 _checked(cu.cuFuncSetAttribute(function.handle, attribute, shared_bytes))
             function.shared_bytes = shared_bytes
-        parcel = self._parcel
+        parcel = self._parcels.mine
         parcel.pack(arguments)
         launch = (function.handle, grid, 1, 1, function.threads, 1, 1, shared_bytes, stream, 0, parcel.extra)
         if self._is_current(device):

@@ -57,10 +57,13 @@ HOLDING = ("softmax", "products", "cross_entropy")
 HELD_BYTES = 64
 
 
+CLASSES = slice(16, 24)  # of the bytes of arguments
+
+
 def classes(kernel: Kernel, arguments: bytes) -> int:
     """Classes of the rows that a kernel is to hold; 0 if it holds none."""
     holds = kernel.function in HOLDING and not kernel.regime.cut
-    return int.from_bytes(arguments[16:24], "little") if holds else 0
+    return int.from_bytes(arguments[CLASSES], "little") if holds else 0
 
 
 def place(kernel: Kernel, classes: int, shared_limit: int) -> tuple[Place, int]:

@@ -15,8 +15,8 @@ import numpy as np
 from softgrad.backends.cuda.libraries import is_plain_tensor, stream_of_numba, stream_of_tensor
 from softgrad.backends.numba_cuda.device_array import DeviceArray
 
-Memory = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any], int, bool]
-"""What there is to know of an array: address, shape, strides in bytes, dtype, device, whether it may be written to."""
+Memory = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any], int]
+"""What there is to know of an array: address, shape, strides in bytes, dtype, device."""
 
 
 class Library(Protocol):
@@ -42,10 +42,8 @@ class Numba:
         """Of a device array."""
         if not getattr(array, "__cuda_ndarray__", False) or not isinstance(array.dtype, np.dtype):
             return None
-        pointer = array.device_ctypes_pointer.value or 0
-        context = getattr(array.gpu_data, "context", None)
-        device = 0 if context is None else int(context.device.id)
-        return pointer, array.shape, array.strides, array.dtype, device, True
+        memory = array.gpu_data
+        return int(memory.device_pointer), array.shape, array.strides, array.dtype, memory.context.device.id
 
     def stream(self, array: Any) -> int:
         """The array's own if it is bound to one, else the default stream."""
@@ -65,7 +63,7 @@ class Numba:
         """A device array, bound to the stream of `like` if that is."""
         memory, make = of.owner, sys.modules["numba.cuda.cudadrv.devicearray"].DeviceNDArray
         if of.size == 0:
-            with sys.modules["numba.cuda"].gpus[of.device]:
+            with sys.modules["numba.cuda"].gpus[of.home.device]:
                 return make(of.shape, of.strides, of.dtype, stream=like.stream)
         first = of.pointer - memory.device_ctypes_pointer.value
         if first:
@@ -81,7 +79,7 @@ class Cupy:
         cupy = sys.modules["cupy"]
         if type(array) is not cupy.ndarray:
             return None
-        return array.data.ptr, array.shape, array.strides, array.dtype, array.data.device_id, True
+        return array.data.ptr, array.shape, array.strides, array.dtype, array.data.device_id
 
     def stream(self, array: Any) -> int:
         """CuPy's current one of the array's device."""
@@ -109,7 +107,7 @@ class Torch:
         if dtype is None:
             return None
         strides = tuple(stride * dtype.itemsize for stride in array.stride())
-        return array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index, True
+        return array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index
 
     def stream(self, array: Any) -> int:
         """torch's current one of the tensor's device."""

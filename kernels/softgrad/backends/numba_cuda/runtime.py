@@ -14,7 +14,7 @@ from softgrad.backends.cuda.scratch import SCRATCH_BYTES
 from softgrad.backends.numba_cuda import binaries, kernels
 from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
 from softgrad.backends.numba_cuda.copies import AXES
-from softgrad.backends.numba_cuda.device_array import DeviceArray, contiguous_strides, merged
+from softgrad.backends.numba_cuda.device_array import DeviceArray, Home, contiguous_strides, merged
 from softgrad.backends.numba_cuda.libraries import LIBRARIES
 from softgrad.backends.numba_cuda.rows import Place
 from softgrad.registry import unserved
@@ -27,7 +27,7 @@ class Runtime:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
-        self._functions: dict[tuple[int, int, int], tuple[Any, int, Kernel]] = {}  # and the kernel, kept alive
+        self._functions: dict[tuple[int, bytes, int], tuple[Any, int, Kernel]] = {}  # and the kernel, kept alive
         self._modules: dict[tuple[Kernel, Place, int], Any] = {}
         self._capabilities: dict[int, tuple[int, int]] = {}
         self._limits: dict[int, int] = {}
@@ -39,27 +39,28 @@ class Runtime:
         """`array`, the argument `name`, over the same memory, on the device and stream of `like`."""
         library = LIBRARIES.get(library_of(array))
         memory = None if library is None else library.memory(array)
-        if library is None or memory is None or (like is not None and library is not like.library):
+        if library is None or memory is None or (like is not None and library is not like.home.library):
             raise TypeError(unserved(name, array, None if like is None else like.owner))
+        pointer, shape, strides, dtype, device = memory
         if like is None:
-            return DeviceArray(*memory, array, library, library.stream(array), self)
-        adopted = DeviceArray(*memory, array, library, like.stream, self)
-        if adopted.device != like.device:
-            raise ValueError(
-                f"`{name}` is on device {adopted.device}; expected device {like.device}, where the main input is"
-            )
-        return adopted
+            home = Home(library, device, library.stream(array), self)
+        else:
+            home = like.home
+            if device != home.device:
+                raise ValueError(
+                    f"`{name}` is on device {device}; expected device {home.device}, where the main input is"
+                )
+        return DeviceArray(pointer, shape, strides, dtype, array, home)
 
     def release(self, array: DeviceArray, like: Any) -> Any:
         """A result as an array of its library."""
-        return array.library.array(array, like)
+        return array.home.library.array(array, like)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray) -> DeviceArray:
         """A new C-contiguous array of the library and on the device of `like`."""
-        library, dtype = like.library, np.dtype(dtype)
-        owner, pointer = library.allocate(shape, dtype, like.device)
-        strides = contiguous_strides(shape, dtype.itemsize)
-        return DeviceArray(pointer, shape, strides, dtype, like.device, True, owner, library, like.stream, self)
+        home, dtype = like.home, np.dtype(dtype)
+        owner, pointer = home.library.allocate(shape, dtype, home.device)
+        return DeviceArray(pointer, shape, contiguous_strides(shape, dtype.itemsize), dtype, owner, home)
 
     def unit_tangents(self, shape: tuple[int, int, int], like: DeviceArray) -> DeviceArray:
         """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
@@ -75,7 +76,7 @@ class Runtime:
             ends = a.pointer + a.size * a.itemsize, b.pointer + b.size * b.itemsize
             if ends[0] <= b.pointer or ends[1] <= a.pointer:
                 return "none"
-        if a.device != b.device:
+        if a.home.device != b.home.device:
             return "none"
         return host.overlap(_shadow(a), _shadow(b))
 
@@ -118,17 +119,17 @@ class Runtime:
         """The values, once everything before has run."""
         if not array.is_contiguous():
             array = self.convert(array, array.dtype)
-        data = self.driver.read(array.pointer, array.size * array.itemsize, array.stream, array.device)
+        data = self.driver.read(array.pointer, array.size * array.itemsize, array.home.stream, array.home.device)
         return np.frombuffer(data, array.dtype).reshape(array.shape)
 
     def write(self, array: DeviceArray, values: np.ndarray) -> None:
         """Values of the array's dtype, repeated where they are fewer."""
         values = np.ascontiguousarray(np.broadcast_to(values, array.shape))
         if array.is_contiguous():
-            self.driver.write(array.pointer, values.tobytes(), array.stream, array.device)
+            self.driver.write(array.pointer, values.tobytes(), array.home.stream, array.home.device)
         else:
             whole = self.empty(array.shape, array.dtype, array)
-            self.driver.write(whole.pointer, values.tobytes(), array.stream, array.device)
+            self.driver.write(whole.pointer, values.tobytes(), array.home.stream, array.home.device)
             self.copy(whole, array)
 
     # --- kernels ------------------------------------------------------------------------------------------------------
@@ -143,18 +144,18 @@ class Runtime:
 
     def scratch(self, like: DeviceArray) -> int:
         """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
-        return self._scratch.of(like.device, like.stream)
+        return self._scratch.of(like.home.device, like.home.stream)
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: DeviceArray) -> None:
         """Run a kernel, compiled on its first use on a device."""
-        device = like.device
-        classes = kernels.classes(kernel, arguments)
+        _, device, stream, _ = like.home
         # By the kernel's identity, which is quicker to look up than its value: kernels are made once and kept.
-        found = self._functions.get((id(kernel), classes, device))
+        found = self._functions.get((id(kernel), arguments[kernels.CLASSES], device))
         if found is None:
-            found = self._functions[id(kernel), classes, device] = self._loaded(kernel, classes, device)
+            found = self._loaded(kernel, kernels.classes(kernel, arguments), device)
+            self._functions[id(kernel), arguments[kernels.CLASSES], device] = found
         function, shared_bytes, _ = found
-        self.driver.launch(function, grid, shared_bytes, like.stream, arguments, device)
+        self.driver.launch(function, grid, shared_bytes, stream, arguments, device)
 
     def _loaded(self, kernel: Kernel, classes: int, device: int) -> tuple[Any, int, Kernel]:
         if device not in self._capabilities:
