@@ -63,7 +63,7 @@ def deliver(backend: Backend, written: Array, out: Array | None, given_out: Any,
 
 
 def _is_viewable(array: Array, lead: int, at: int) -> bool:
-    if array.flags.c_contiguous or (array.ndim <= 2 and not lead):
+    if (not lead and array.ndim <= 2) or array.flags.c_contiguous:
         return True
     shape, strides = array.shape, array.strides
     return all(_merge(shape[group], strides[group]) for group in (slice(0, lead), slice(lead, at), slice(at + 1, None)))

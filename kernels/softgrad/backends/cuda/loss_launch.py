@@ -27,7 +27,7 @@ def launch(
     """
     runtime = primitives.runtime
     pointer = runtime.pointer
-    z, targets, weight, _, _, _, _, _, scale = problem
+    z, targets, weight, scale = problem.z, problem.targets, problem.weight, problem.grad_output
     z_at, targets_at, factor = pointer(z), pointer(targets), scale
     # What most calls do not have.
     weight_at = scales_at = v_at = written_at = 0

@@ -94,6 +94,8 @@ class DeviceArray:
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if wanted == self.shape:
             return self
+        if wanted[:-1] == self.shape and wanted[-1] == 1:  # what most calls ask for
+            return self.view_of(self.pointer, wanted, (*self.strides, self.dtype.itemsize))
         strides = _reshaped_strides(self.shape, self.strides, wanted, self.dtype.itemsize)
         if strides is not None:
             return self.view_of(self.pointer, wanted, strides)
