@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import softgrad
+from softgrad.backends.cuda.buffers import STORE
 from softgrad.backends.cuda.kernels import ITEMSIZE
 from tests import calls, truth
 from tests.cases import DTYPES
@@ -312,6 +313,53 @@ def test_a_stream_met_for_the_first_time_while_it_captures(backend: Any) -> None
     with stream:  # nothing was left for the graph's first launch to set up
         again, _ = softgrad.cross_entropy_value_and_grad(zd, td, out=out)
     assert again.tobytes() == loss.tobytes()
+
+
+def test_graphs_captured_on_one_stream_may_run_at_once(backend: Any) -> None:
+    cupy = backend.found.cupy
+    z, w = (
+        np.random.default_rng(0).standard_normal((3, 6, 30)),
+        np.array([np.full(30, 2.0), np.arange(30), np.ones(30)]),
+    )
+    t = np.arange(6)
+    given = [tuple(map(cupy.asarray, (z[i], t, w[i]))) for i in range(3)]
+
+    def work(i: int) -> Any:
+        logits, targets, weight = given[i]
+        return softgrad.cross_entropy_value_and_grad(logits, targets, weight=weight)
+
+    stream, graphs, results = cupy.cuda.Stream(non_blocking=True), [], []
+    with stream:
+        work(0)  # compiles
+        for i in (0, 1):
+            stream.begin_capture()
+            results.append(work(i))
+            graphs.append(stream.end_capture())
+        # Launched on two other streams, they may run step by step together, and with what comes on this one.
+        assert [len(graph.steps) for graph in graphs] == [3, 3]
+        for steps in zip(*(graph.steps for graph in graphs), strict=True):
+            for step in steps:
+                step()
+            latest = work(2)
+    for i, (loss, grad) in enumerate([*results, latest]):
+        truth.assert_right(grad.get(), truth.cross_entropy_grad(z[i], t, weight=w[i]), np.float64)
+        truth.assert_right(loss.get()[()], truth.cross_entropy(z[i], t, weight=w[i]), np.float64)
+
+
+def test_buffers_for_captures_are_in_store(backend: Any) -> None:
+    cupy, machine = backend.found.cupy, backend.machine
+    z, t, out = cupy.asarray(np.eye(3, 20)), cupy.asarray(np.arange(3)), cupy.zeros((3, 20))
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        for _ in range(3):
+            softgrad.cross_entropy_grad(z, t, out=out)  # which fills the store, where captures have emptied it
+            before = machine.allocated
+            for _ in range(STORE // 2):
+                stream.begin_capture()
+                softgrad.cross_entropy_grad(z, t, out=out)
+                softgrad.cross_entropy_grad(z, t, out=out)
+                stream.end_capture()
+            assert machine.allocated == before
 
 
 def field_of_records(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -156,6 +156,31 @@ def test_calls_can_be_captured_in_a_graph(gpu_streams: Any, reduction: str) -> N
             assert got == [gpu.get(x).tobytes() for x in (true_loss, true_slope, out, product)]
 
 
+def test_graphs_captured_on_one_stream_run_at_once_on_others(gpu_streams: Any) -> None:
+    gpu, cupy = gpu_streams, gpu_streams.module
+    rng = np.random.default_rng(0)
+    t = gpu.put(rng.integers(0, 3, sizes.MANY_ROWS))
+    given = [
+        (gpu.put(rng.standard_normal((sizes.MANY_ROWS, 3)).astype(np.float32)), gpu.put(rng.random(3, np.float32)))
+        for _ in range(2)
+    ]
+    expected = [softgrad.cross_entropy_value_and_grad(z, t, weight=w) for z, w in given]
+    cupy.cuda.Device().synchronize()
+    graphs, results = [], []
+    with gpu.on_a_stream() as stream:
+        for z, w in given:
+            stream.begin_capture()
+            results.append(softgrad.cross_entropy_value_and_grad(z, t, weight=w))
+            graphs.append(stream.end_capture())
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in graphs]
+    for _ in range(sizes.REPEATS):
+        for graph, stream in zip(graphs, streams, strict=True):
+            graph.launch(stream)
+        for stream, got, of in zip(streams, results, expected, strict=True):
+            stream.synchronize()
+            assert [gpu.get(x).tobytes() for x in got] == [gpu.get(x).tobytes() for x in of]
+
+
 def test_with_out_nothing_is_allocated(gpu_streams: Any) -> None:
     gpu, pool = gpu_streams, gpu_streams.module.get_default_memory_pool()
     z, t = gpu.put(np.eye(64, 1000, dtype=np.float32)), gpu.put(np.arange(64))

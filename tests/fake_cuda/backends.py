@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from softgrad import dispatch
+from softgrad.backends.cuda import capture
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.primitives import Primitives
 from softgrad.protocol import members
@@ -30,7 +31,8 @@ class _Text(str):
 
 @contextmanager
 def libraries(machine: Machine, patch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The fake libraries in `sys.modules`; JAX's stands by itself."""
+    """The fake libraries in `sys.modules`, and the driver's own; JAX's stands by itself."""
+    patch.setattr(capture, "_driver", lambda: machine)
     try:
         importlib.import_module("tests.fake_cuda.driver")  # looks for the real Numba
         from tests.fake_cuda import numba_module

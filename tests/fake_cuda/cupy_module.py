@@ -265,11 +265,11 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
             thread.has_context = True
 
     class Graph:
-        def __init__(self, work: list[Any]) -> None:
-            self._work = work
+        def __init__(self, steps: list[Any]) -> None:
+            self.steps = steps  # the original's are its own affair
 
         def launch(self, stream: Any = None) -> None:
-            for step in self._work:
+            for step in self.steps:
                 step()
 
     class Stream:
@@ -302,7 +302,7 @@ def module(machine: Machine, run: Any) -> types.ModuleType:
         def begin_capture(self) -> None:
             if self.ptr == LEGACY:
                 raise RuntimeError("cannot capture on the default (legacy) stream")
-            machine.capturing[self.ptr] = []
+            machine.begin_capture(self.ptr)
 
         def end_capture(self) -> Graph:
             return Graph(machine.capturing.pop(self.ptr))

@@ -52,6 +52,7 @@ class Machine:
         self.allocated = 0  # times that memory was asked for
         self.host_copies = 0  # times that the host waited for the device to read or write
         self.capturing: dict[int, list[Callable[[], None]]] = {}
+        self._captures: dict[int, int] = {}  # the number of the latest of each stream
         self._handles = 0x5EED00
 
     def alloc(self, size: int, device: int | None = None) -> Block:
@@ -66,6 +67,19 @@ class Machine:
         """Of a new stream."""
         self._handles += 16
         return self._handles
+
+    def begin_capture(self, stream: int) -> None:
+        """What the stream is given is kept from now on."""
+        self.capturing[stream] = []
+        self._captures[stream] = 1 + max(self._captures.values(), default=0)
+
+    def cuStreamGetCaptureInfo_v2(self, stream: int, status: Any, number: Any, *unwanted: None) -> int:  # noqa: N802
+        """The driver's: in which capture a stream is."""
+        assert stream > 1, "the driver objects to being asked of the legacy stream while another one captures"
+        assert unwanted == (None, None, None)
+        status._obj.value = stream in self.capturing  # what `byref` refers to
+        number._obj.value = self._captures.get(stream, 0xBAD)
+        return 0
 
     def do(self, work: Callable[[], None], stream: int, device: int, function: str = "") -> None:
         """Work in a stream's order: at once, or kept for later while the stream captures."""

@@ -37,7 +37,7 @@ class Runtime(Protocol):
         """Whether blocks of the device of `like` can form clusters."""
 
     def scratch(self, like: Array) -> int:
-        """Address of `SCRATCH_BYTES` that belong to the current stream of the device of `like`, zero at first."""
+        """Address of `SCRATCH_BYTES`, zero at first, of the current stream of the device of `like` and its capture."""
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: Array) -> None:
         """Run a kernel on the current stream of the device of `like`."""

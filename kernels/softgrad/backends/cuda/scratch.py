@@ -1,8 +1,4 @@
-"""The few numbers that launches hand to each other: one buffer per device and stream, kept for ever, zero at first.
-
-A captured graph may write to it at any time, so it never returns to a pool; and launches of one stream, which follow
-each other, may all use the same.
-"""
+"""The few numbers that launches hand to each other: where in their buffer (`buffers`) each of them lies."""
 
 from __future__ import annotations
 

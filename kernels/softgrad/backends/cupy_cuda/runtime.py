@@ -9,6 +9,7 @@ import cupy
 import numpy as np
 from cupy.cuda import driver
 
+from softgrad.backends.cuda import capture
 from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.parcel import Parcels
@@ -64,14 +65,17 @@ class CupyRuntime:
         return known
 
     def scratch(self, like: cupy.ndarray) -> int:
-        """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
+        """Address of `SCRATCH_BYTES` that belong to the call's stream and capture, zero at first."""
         device, stream = like.data.device_id, arrays.call.stream
-        return self._scratch.of(device, cupy.cuda.get_current_stream(device).ptr if stream is None else stream)
+        if stream is None:
+            stream = cupy.cuda.get_current_stream(device).ptr
+        return self._scratch.of(device, stream, capture.capture_of(stream))
 
     def _zeros(self, size: int, device: int) -> int:
-        with cupy.cuda.Device(device):
+        # On a stream of its own: the call's may be one that captures.
+        with cupy.cuda.Device(device), cupy.cuda.Stream(non_blocking=True) as stream:
             memory = cupy.zeros(size, np.uint8)
-            cupy.cuda.get_current_stream().synchronize()  # for the other streams
+            stream.synchronize()  # for the other streams
         self._kept.append(memory)
         return int(memory.data.ptr)
 

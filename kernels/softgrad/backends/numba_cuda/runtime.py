@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from softgrad import host
+from softgrad.backends.cuda import capture
 from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
 from softgrad.backends.cuda.libraries import library_of
@@ -143,8 +144,9 @@ class Runtime:
         return False
 
     def scratch(self, like: DeviceArray) -> int:
-        """Address of `SCRATCH_BYTES` that belong to the call's stream, zero at first."""
-        return self._scratch.of(like.home.device, like.home.stream)
+        """Address of `SCRATCH_BYTES` that belong to the call's stream and capture, zero at first."""
+        _, device, stream, _ = like.home
+        return self._scratch.of(device, stream, capture.capture_of(stream))
 
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: DeviceArray) -> None:
         """Run a kernel, compiled on its first use on a device."""
