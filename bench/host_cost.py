@@ -10,11 +10,13 @@ reshaping and judging; and the difference, which is plans, arguments and launche
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +25,11 @@ import numpy as np
 import softgrad
 from softgrad import dispatch
 from softgrad.protocol import PRIMITIVES
+from softgrad.registry import BACKENDS
 
 ROWS, CLASSES = 64, 1000
 BURST, BURSTS = 50, 40
-BACKENDS = ("cupy", "numba_cuda")
+MODULES = {name: entry.module for name, entry in BACKENDS.items() if entry.device == "cuda"}
 Call = Callable[[], Any]
 
 
@@ -114,8 +117,8 @@ def _without_primitives(module: Any, found: dict[str, Call]) -> Iterator[None]:
 class _Entered:
     """A context that changes nothing."""
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Any:
+        return self
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -127,9 +130,7 @@ def cupy_place() -> Iterator[tuple[Any, Any, Call]]:
     import cupy
 
     if cupy.cuda.is_available():
-        import softgrad.backends.cupy_cuda as module
-
-        yield module, cupy.asarray, lambda: cupy.cuda.Device().synchronize()
+        yield import_module(MODULES["cupy"]), cupy.asarray, lambda: cupy.cuda.Device().synchronize()
         return
     memory: list[np.ndarray] = []
 
@@ -147,24 +148,33 @@ def cupy_place() -> Iterator[tuple[Any, Any, Call]]:
         def __init__(self, number: int = 0) -> None:
             pass
 
-    with _patched(
-        (cupy.cuda, "is_available", lambda: True),
-        (cupy.cuda, "get_current_stream", lambda device=-1: null),
-        (cupy.cuda.runtime, "getDevice", lambda: 0),
-        (cupy.cuda.driver, "ctxGetDevice", lambda: 0),
-        (cupy.cuda.driver, "launchKernel", lambda *_: None),
-        (cupy.cuda, "Device", Device),
-        (cupy, "zeros", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
-        (cupy, "empty", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
-        (cupy, "RawModule", lambda **_: SimpleNamespace(get_function=lambda name: kernel)),
-    ):
-        import softgrad.backends.cupy_cuda as module
-        from softgrad.backends.cupy_cuda import arrays
-        from softgrad.backends.cupy_cuda.runtime import CupyRuntime
+    class Stream(_Entered):
+        def __init__(self, non_blocking: bool) -> None:
+            pass
 
+        def synchronize(self) -> None:
+            pass
+
+    with (
+        _forgotten("cupy"),
+        _patched(
+            (cupy.cuda, "is_available", lambda: True),
+            (cupy.cuda, "get_current_stream", lambda device=-1: null),
+            (cupy.cuda.runtime, "getDevice", lambda: 0),
+            (cupy.cuda.driver, "ctxGetDevice", lambda: 0),
+            (cupy.cuda.driver, "launchKernel", lambda *_: None),
+            (cupy.cuda, "Device", Device),
+            (cupy.cuda, "Stream", Stream),
+            (cupy, "zeros", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
+            (cupy, "empty", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
+            (cupy, "RawModule", lambda **_: SimpleNamespace(get_function=lambda name: kernel)),
+        ),
+    ):
+        module = import_module(MODULES["cupy"])
+        arrays, runtime = (import_module(f"{MODULES['cupy']}.{part}") for part in ("arrays", "runtime"))
         # Most arrays of CuPy's are pieces of its pool, which there is none of without a device.
         pool = (arrays, "PooledMemory", cupy.cuda.UnownedMemory)
-        with _patched(pool, (CupyRuntime, "has_clusters", lambda self, like: True)):
+        with _patched(pool, (runtime.CupyRuntime, "has_clusters", lambda self, like: True)):
             put = lambda array: cupy.ndarray(array.shape, array.dtype, place(array), array.strides)  # noqa: E731
             yield module, put, lambda: None
 
@@ -176,9 +186,7 @@ def numba_place() -> Iterator[tuple[Any, Any, Call]]:
     from numba import cuda
 
     if cuda.is_available():
-        import softgrad.backends.numba_cuda.backend as module
-
-        yield module, cuda.to_device, cuda.synchronize
+        yield import_module(MODULES["numba_cuda"]), cuda.to_device, cuda.synchronize
         return
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
     from numba.cuda.cudadrv.driver import MemoryPointer
@@ -209,18 +217,31 @@ def numba_place() -> Iterator[tuple[Any, Any, Call]]:
         memory = MemoryPointer(context, cu.CUdeviceptr(array.__array_interface__["data"][0]), array.nbytes, owner=array)
         return DeviceNDArray(array.shape, array.strides, array.dtype, gpu_data=memory)
 
-    with _patched(
-        *((cu, name, lambda *_, result=result: result) for name, result in quick.items()),
-        (cuda, "gpus", [_Entered()]),
-        (cuda, "current_context", lambda: own),
-        (binaries, "binary", lambda *_: binaries.Binary(b"", "kernel")),
+    with (
+        _forgotten("numba_cuda"),
+        _patched(
+            *((cu, name, lambda *_, result=result: result) for name, result in quick.items()),
+            (cuda, "gpus", [_Entered()]),
+            (cuda, "current_context", lambda: own),
+            (binaries, "binary", lambda *_: binaries.Binary(b"", "kernel")),
+        ),
     ):
-        import softgrad.backends.numba_cuda.backend as module
-
-        yield module, put, lambda: None
+        yield import_module(MODULES["numba_cuda"]), put, lambda: None
 
 
 PLACES = {"cupy": cupy_place, "numba_cuda": numba_place}
+
+
+@contextmanager
+def _forgotten(backend: str) -> Iterator[None]:
+    """What a backend imports inside the ``with`` block, over a driver that does nothing, is there no longer."""
+    package = ".".join(MODULES[backend].split(".")[:3])
+    before = {name for name in sys.modules if name.startswith(package)}
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.startswith(package) and name not in before]:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -235,9 +256,15 @@ def _patched(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
             setattr(of, name, value)
 
 
-def main(names: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Show the tables of these backends."""
-    for name in names or BACKENDS:
+    parser = argparse.ArgumentParser(prog="python -m bench.host_cost", description=__doc__)
+    parser.add_argument("backends", nargs="*", metavar="backend", help=f"of {', '.join(PLACES)}; by default both")
+    given = parser.parse_args(argv).backends
+    for name in given:
+        if name not in PLACES:
+            parser.error(f"there is no backend {name!r} on a GPU, but {' and '.join(PLACES)}")
+    for name in given or PLACES:
         try:
             rows = table(name)
         except ImportError as error:
