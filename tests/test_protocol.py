@@ -106,6 +106,7 @@ class Device(types.ModuleType):
         primitive = getattr(numpy_cpu, name)
 
         def run(*arguments: Any, **options: Any) -> Any:
+            self.checked += isinstance(arguments[0], Loss) and arguments[0].check_targets
             result = primitive(*map(memory, arguments), **options)
             return DeviceArray(np.asarray(result)) if isinstance(result, np.ndarray | np.generic) else result
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -94,10 +95,8 @@ def scale_input(backend: Backend, grad_output: Any, like: Array, copies: Copies)
     return native
 
 
-def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array | None:
+def out_input(backend: Backend, out: Any, main: Array, main_name: str) -> Array:
     """`out` as the backend's array; its shape and memory are judged later, by `out_memory`."""
-    if out is None:
-        return None
     if type(out) is not type(main) and not _is_array(out):
         raise TypeError(f"`out` is a {type(out).__name__}; expected an array of dtype {main.dtype} to write to")
     native = backend.adopt("out", out, main)
@@ -155,14 +154,14 @@ def _spell(dtype: Any) -> str:
 # --- axis and shapes --------------------------------------------------------------------------------------------------
 
 
-def class_axis(axis: Any, array: Array, name: str) -> int:
-    """`axis` as a non-negative int."""
-    ndim = array.ndim
+def class_axis(axis: Any, shape: tuple[int, ...], name: str) -> int:
+    """`axis` of the array `name` of this shape, as a non-negative int."""
+    ndim = len(shape)
     if type(axis) is not int:
         axis = _integer("axis", axis)
     if -ndim <= axis < ndim:
         return int(axis) if axis >= 0 else int(axis) + ndim
-    raise AxisError(axis, ndim, f"`axis` of `{name}`, whose shape is {array.shape}")
+    raise AxisError(axis, ndim, f"`axis` of `{name}`, whose shape is {shape}")
 
 
 def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
@@ -176,13 +175,16 @@ def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
     return int(lead)
 
 
-def target_shape(targets: Array, logits: Array, axis: int, rows_shape: tuple[int, ...]) -> None:
-    """Judge the shape of targets against the logits', and that without its class axis."""
-    if targets.shape not in (rows_shape, logits.shape):
-        raise ValueError(
-            f"`targets` has shape {targets.shape}; for `logits` of shape {logits.shape} and axis {axis} expected "
-            f"{rows_shape} (class indices) or {logits.shape} (probabilities)"
-        )
+def are_probabilities(given: tuple[int, ...], shape: tuple[int, ...], axis: int, rows_shape: tuple[int, ...]) -> bool:
+    """Whether targets of the shape `given` are probabilities; judged against the logits', with and without classes."""
+    if given == rows_shape:
+        return False
+    if given == shape:
+        return True
+    raise ValueError(
+        f"`targets` has shape {given}; for `logits` of shape {shape} and axis {axis} expected {rows_shape} "
+        f"(class indices) or {shape} (probabilities)"
+    )
 
 
 def weight_shape(weight: Array, classes: int) -> None:
@@ -218,44 +220,46 @@ def _list(shape: tuple[int, ...]) -> str:
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-def reduction_option(reduction: Any) -> str:
-    """One of REDUCTIONS."""
-    if isinstance(reduction, str) and reduction in REDUCTIONS:
-        return reduction
-    raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
+class LossOptions(NamedTuple):
+    """The options of the cross-entropy family, as the caller gave them or judged."""
+
+    ignore_index: int | None
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    reduction: str
+    check_targets: bool | None  # None: the backend's habit
 
 
-def ignore_index_option(ignore_index: Any) -> int | None:
-    """An integer, or None to ignore nothing."""
-    if ignore_index is None or type(ignore_index) is int:
-        return ignore_index
-    return _integer("ignore_index", ignore_index, ", or None to ignore nothing")
+def loss_options(*options: Any) -> LossOptions:
+    """What LossOptions lists, judged."""
+    try:
+        return _known_options(*options)
+    except TypeError:  # one is wrong, or an array, which cannot be looked up
+        return _judged_options(*options)
 
 
-def label_smoothing_option(label_smoothing: Any) -> float:
-    """A number in [0, 1]."""
-    value = _number("label_smoothing", label_smoothing)
-    if 0.0 <= value <= 1.0:
-        return value
-    raise ValueError(f"`label_smoothing` is {label_smoothing!r}; expected a number in [0, 1]")
+def _judged_options(
+    ignore_index: Any, label_smoothing: Any, z_loss: Any, softcap: Any, reduction: Any, check_targets: Any
+) -> LossOptions:
+    if not (isinstance(reduction, str) and reduction in REDUCTIONS):
+        raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
+    if ignore_index is not None:
+        ignore_index = _integer("ignore_index", ignore_index, ", or None to ignore nothing")
+    smoothing = _number("label_smoothing", label_smoothing)
+    if not 0.0 <= smoothing <= 1.0:
+        raise ValueError(f"`label_smoothing` is {label_smoothing!r}; expected a number in [0, 1]")
+    zeta = _number("z_loss", z_loss)
+    if not math.isfinite(zeta):
+        raise ValueError(f"`z_loss` is {z_loss!r}; expected a finite number")
+    cap = None if softcap is None else _number("softcap", softcap)
+    if not (cap is None or (math.isfinite(cap) and cap > 0.0)):
+        raise ValueError(f"`softcap` is {softcap!r}; expected a finite number > 0, or None for no cap")
+    return LossOptions(ignore_index, smoothing, zeta, cap, reduction, check_option("check_targets", check_targets))
 
 
-def z_loss_option(z_loss: Any) -> float:
-    """A finite number."""
-    value = _number("z_loss", z_loss)
-    if math.isfinite(value):
-        return value
-    raise ValueError(f"`z_loss` is {z_loss!r}; expected a finite number")
-
-
-def softcap_option(softcap: Any) -> float | None:
-    """A finite positive number, or None for no cap."""
-    if softcap is None:
-        return None
-    value = _number("softcap", softcap)
-    if math.isfinite(value) and value > 0.0:
-        return value
-    raise ValueError(f"`softcap` is {softcap!r}; expected a finite number > 0, or None for no cap")
+# By type as well as by value: True is not 1.
+_known_options = lru_cache(64, typed=True)(_judged_options)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -265,10 +269,10 @@ def flag(name: str, value: Any) -> bool:
     raise TypeError(f"`{name}` is {value!r}; expected True or False")
 
 
-def check_option(name: str, check: Any, default: bool) -> bool:
+def check_option(name: str, check: Any) -> bool | None:
     """True or False, or None for the backend's habit."""
     if check is None:
-        return default
+        return None
     if isinstance(check, bool | np.bool_):
         return bool(check)
     raise TypeError(f"`{name}` is {check!r}; expected None, True or False")
@@ -346,14 +350,12 @@ def _overlaps_itself(array: Array) -> bool:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def target_values(backend: Backend, in_rows: Array, targets: Array, classes: int, ignore_index: int | None) -> None:
-    """ValueError with the position and value of the first class index out of range."""
-    bad = backend.first_bad_target(in_rows, classes, ignore_index)
-    if bad is not None:
-        at = tuple(map(int, np.unravel_index(bad, targets.shape)))
-        where = f"targets[{_list(at)}]" if at else "the target"
-        ignored = "" if ignore_index is None else f" or ignore_index = {ignore_index}"
-        raise ValueError(f"`targets` out of range: {where} is {int(targets[at])}; expected [0, {classes}){ignored}")
+def bad_target(position: int, targets: Array, classes: int, ignore_index: int | None) -> ValueError:
+    """The error for a class index out of range, at this flat position, with its position and value."""
+    at = tuple(map(int, np.unravel_index(position, targets.shape)))
+    where = f"targets[{_list(at)}]" if at else "the target"
+    ignored = "" if ignore_index is None else f" or ignore_index = {ignore_index}"
+    return ValueError(f"`targets` out of range: {where} is {int(targets[at])}; expected [0, {classes}){ignored}")
 
 
 def probs_values(backend: Backend, name: str, probs: Array, axis: int) -> None:

@@ -6,32 +6,30 @@ from typing import Any
 
 from softgrad import arguments
 from softgrad.layout import deliver, per_row, rows, tangent_rows, writable
-from softgrad.protocol import Array, Loss
+from softgrad.protocol import Array, BadTargetError, Loss
 
 _ABSENT: Any = object()  # None is what a caller may pass by mistake
-
-
-LossOptions = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
-"""As the caller gave them: axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets."""
 
 
 class LossCall:
     """The arguments of a call, judged and laid out in rows; each method computes one of the family's results.
 
-    logits, targets, grad_output, tangent and out are the caller's own, as they were passed.
+    logits, targets, weight, grad_output, tangent and out are the caller's own, as they were passed; `options` are
+    `arguments.LossOptions` in its order.
     """
 
     def __init__(
         self,
         logits: Any,
         targets: Any,
-        options: LossOptions,
+        axis: Any,
+        weight: Any,
+        options: tuple[Any, ...],
         *,
         tangent: Any = _ABSENT,
         grad_output: Any = None,
         out: Any = None,
     ) -> None:
-        axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets = options
         # Library and dtype.
         copies: arguments.Copies = {}
         backend, z = arguments.main_input("logits", logits, copies)
@@ -39,29 +37,23 @@ class LossCall:
         w = None if weight is None else arguments.real_input(backend, "weight", weight, z, copies)
         v: Any = None if tangent is _ABSENT else arguments.real_input(backend, "tangent", tangent, z, copies)
         g = 1.0 if grad_output is None else arguments.scale_input(backend, grad_output, z, copies)
-        self._native_out = arguments.out_input(backend, out, z, "logits")
+        native_out = None if out is None else arguments.out_input(backend, out, z, "logits")
         # Axis and shapes.
-        axis = arguments.class_axis(axis, z, "logits")
         shape = z.shape
-        classes = shape[axis]
-        rows_shape = shape[:axis] + shape[axis + 1 :]
-        arguments.target_shape(t, z, axis, rows_shape)
+        axis = arguments.class_axis(axis, shape, "logits")
+        rows_shape = shape[:-1] if axis == len(shape) - 1 else shape[:axis] + shape[axis + 1 :]
+        dense = arguments.are_probabilities(t.shape, shape, axis, rows_shape)
         if w is not None:
-            arguments.weight_shape(w, classes)
+            arguments.weight_shape(w, shape[axis])
         lead = 0 if v is None else arguments.leading_axes("tangent", v, z, "logits")
         if grad_output is not None:
             arguments.scale_shape(g, rows_shape)
         # Options.
-        reduction = arguments.reduction_option(reduction)
-        scale = g if grad_output is None else arguments.scale_rows(g, reduction, axis)
-        ignore_index = arguments.ignore_index_option(ignore_index)
-        label_smoothing = arguments.label_smoothing_option(label_smoothing)
-        z_loss = arguments.z_loss_option(z_loss)
-        softcap = arguments.softcap_option(softcap)
-        check = arguments.check_option("check_targets", check_targets, backend.CHECKS_VALUES)
+        ignore_index, label_smoothing, z_loss, softcap, reduction, check = arguments.loss_options(*options)
+        if grad_output is not None:
+            g = arguments.scale_rows(g, reduction, axis)
         # The memory of the result.
-        dense = t.ndim == z.ndim
-        if self._native_out is not None:
+        if native_out is not None:
             twins, others = {"logits": z}, copies  # what was copied, `out` may not lie over either
             (twins if dense else others).setdefault("targets", t)
             if lead:
@@ -72,36 +64,40 @@ class LossCall:
                 others.setdefault("weight", w)
             if not isinstance(g, float):
                 others.setdefault("grad_output", g)
-            arguments.out_memory(backend, self._native_out, shape if v is None else v.shape, twins, others)
-        # Values.
-        targets = rows(t, axis) if dense else per_row(t, axis)
-        if check and not dense:
-            arguments.target_values(backend, targets, t, classes, ignore_index)
-
+            arguments.out_memory(backend, native_out, shape if v is None else v.shape, twins, others)
+        # Values: of targets that are no probabilities, whoever reads them judges them.
+        check = not dense and (backend.CHECKS_VALUES if check is None else check)
+        in_rows = rows(t, axis) if dense else per_row(t, axis)
         self._problem = Loss(
-            rows(z, axis), targets, w, ignore_index, label_smoothing, z_loss, softcap, reduction, scale
+            rows(z, axis), in_rows, w, ignore_index, label_smoothing, z_loss, softcap, reduction, g, check
         )  # fmt: skip
-        self._backend, self._z, self._v, self._axis, self._lead = backend, z, v, axis, lead
-        self._logits, self._out = logits, out
+        self._backend, self._z, self._t, self._v, self._native_out = backend, z, t, v, native_out
+        self._axis, self._lead, self._logits, self._out = axis, lead, logits, out
         self._loss_shape = rows_shape if reduction == "none" else ()
 
     def loss(self) -> Any:
         """The loss alone."""
-        return self._release_loss(self._backend.cross_entropy(self._problem, None, with_loss=True))
+        return self._release_loss(self._compute(None, with_loss=True))
 
     def grad(self) -> Any:
         """The gradient alone."""
-        return self._grad(with_loss=False)[1]
+        result = writable(self._backend, self._native_out, self._z.shape, self._z, self._axis)
+        self._compute(rows(result, self._axis), with_loss=False)
+        return self._deliver(result)
 
     def loss_and_grad(self) -> tuple[Any, Any]:
         """Both, in one pass."""
-        loss, grad = self._grad(with_loss=True)
-        return self._release_loss(loss), grad
+        result = writable(self._backend, self._native_out, self._z.shape, self._z, self._axis)
+        loss = self._compute(rows(result, self._axis), with_loss=True)
+        return self._release_loss(loss), self._deliver(result)
 
     def jvp(self) -> Any:
         """The loss's derivative along the tangent."""
         v = tangent_rows(self._v, self._axis, self._lead)
-        slope = self._backend.cross_entropy_jvp(self._problem, v)
+        try:
+            slope = self._backend.cross_entropy_jvp(self._problem, v)
+        except BadTargetError as bad:
+            raise self._refusal(bad) from None
         return self._release_loss(slope, self._v.shape[: self._lead])
 
     def hvp(self) -> Any:
@@ -109,13 +105,23 @@ class LossCall:
         axis, lead = self._axis, self._lead
         result = writable(self._backend, self._native_out, self._v.shape, self._z, axis, lead)
         v = tangent_rows(self._v, axis, lead)
-        self._backend.cross_entropy_hvp(self._problem, v, tangent_rows(result, axis, lead))
-        return deliver(self._backend, result, self._native_out, self._out, self._logits)
+        try:
+            self._backend.cross_entropy_hvp(self._problem, v, tangent_rows(result, axis, lead))
+        except BadTargetError as bad:
+            raise self._refusal(bad) from None
+        return self._deliver(result)
 
-    def _grad(self, *, with_loss: bool) -> tuple[Array | None, Any]:
-        result = writable(self._backend, self._native_out, self._z.shape, self._z, self._axis)
-        loss = self._backend.cross_entropy(self._problem, rows(result, self._axis), with_loss=with_loss)
-        return loss, deliver(self._backend, result, self._native_out, self._out, self._logits)
+    def _compute(self, grad: Array | None, *, with_loss: bool) -> Array | None:
+        try:
+            return self._backend.cross_entropy(self._problem, grad, with_loss=with_loss)
+        except BadTargetError as bad:
+            raise self._refusal(bad) from None
+
+    def _refusal(self, bad: BadTargetError) -> ValueError:
+        return arguments.bad_target(bad.position, self._t, self._z.shape[self._axis], self._problem.ignore_index)
+
+    def _deliver(self, result: Array) -> Any:
+        return deliver(self._backend, result, self._native_out, self._out, self._logits)
 
     def _release_loss(self, loss: Any, lead: tuple[int, ...] = ()) -> Any:
         shape = lead + self._loss_shape

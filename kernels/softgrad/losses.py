@@ -79,8 +79,8 @@ def cross_entropy(
     >>> round(float(softgrad.cross_entropy([[1.75, 1.75]], [1])), 6)
     0.693147
     """
-    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
-    return LossCall(logits, targets, options).loss()
+    options = ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets
+    return LossCall(logits, targets, axis, weight, options).loss()
 
 
 def cross_entropy_grad(
@@ -131,8 +131,8 @@ def cross_entropy_grad(
     >>> softgrad.cross_entropy_grad([[0.0, 40.0]], [1])  # p − 1 would be 0
     array([[ 4.24835426e-18, -4.24835426e-18]])
     """
-    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
-    return LossCall(logits, targets, options, grad_output=grad_output, out=out).grad()
+    options = ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets
+    return LossCall(logits, targets, axis, weight, options, grad_output=grad_output, out=out).grad()
 
 
 def cross_entropy_value_and_grad(
@@ -176,8 +176,8 @@ def cross_entropy_value_and_grad(
     >>> grad
     array([[ 0.5, -0.5]])
     """
-    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
-    return LossCall(logits, targets, options, grad_output=grad_output, out=out).loss_and_grad()
+    options = ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets
+    return LossCall(logits, targets, axis, weight, options, grad_output=grad_output, out=out).loss_and_grad()
 
 
 def cross_entropy_jvp(
@@ -219,8 +219,8 @@ def cross_entropy_jvp(
     >>> float(softgrad.cross_entropy_jvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1]))
     0.5
     """
-    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
-    return LossCall(logits, targets, options, tangent=tangent).jvp()
+    options = ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets
+    return LossCall(logits, targets, axis, weight, options, tangent=tangent).jvp()
 
 
 def cross_entropy_hvp(
@@ -272,5 +272,5 @@ def cross_entropy_hvp(
     >>> softgrad.cross_entropy_hvp([[1.0, 0.0]], logits=[[1.75, 1.75]], targets=[1])
     array([[ 0.25, -0.25]])
     """
-    options = (axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets)
-    return LossCall(logits, targets, options, tangent=tangent, grad_output=grad_output, out=out).hvp()
+    options = ignore_index, label_smoothing, z_loss, softcap, reduction, check_targets
+    return LossCall(logits, targets, axis, weight, options, tangent=tangent, grad_output=grad_output, out=out).hvp()

@@ -216,7 +216,7 @@ def softmax_jacobian(*, logits: Any = None, probs: Any = None, axis: int = -1, c
     """
     name, given = _point(logits, "probs", probs)
     backend, point = arguments.main_input(name, given, {})
-    axis = arguments.class_axis(axis, point, name)
+    axis = arguments.class_axis(axis, point.shape, name)
     if _check(backend, name, check_probs):
         arguments.probs_values(backend, name, point, axis)
     view = rows(point, axis)
@@ -245,8 +245,8 @@ def _product(
     copies: arguments.Copies = {}
     backend, z = arguments.main_input(name, given, copies)
     v = arguments.real_input(backend, tangent_name, tangent, z, copies)
-    native_out = arguments.out_input(backend, out, z, name)
-    axis = arguments.class_axis(axis, z, name)
+    native_out = None if out is None else arguments.out_input(backend, out, z, name)
+    axis = arguments.class_axis(axis, z.shape, name)
     lead = arguments.leading_axes(tangent_name, v, z, name)
     check = _check(backend, name, check_probs)
     if native_out is not None:
@@ -274,4 +274,5 @@ def _point(logits: Any, other_name: str, other: Any) -> tuple[str, Any]:
 
 def _check(backend: Backend, name: str, check_probs: Any) -> bool:
     """Whether the values of the point are judged: logits have nothing to be judged."""
-    return arguments.check_option("check_probs", check_probs, backend.CHECKS_VALUES) and name != "logits"
+    asked = arguments.check_option("check_probs", check_probs)
+    return name != "logits" and (backend.CHECKS_VALUES if asked is None else asked)

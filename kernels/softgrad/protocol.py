@@ -52,6 +52,8 @@ class Loss(NamedTuple):
     Σ w_t over the rows that count (probabilities: by the number of rows), the z_loss part by their number;
     if either divisor is 0, the loss is NaN and every derivative exactly 0.
     `grad_output` scales `grad` and Hessian products, never the loss or its directional derivative.
+    With `check_targets` an integer target outside [0, C) that is not `ignore_index` is a `BadTargetError`, raised
+    before anything is written: whoever reads the targets judges them.
     """
 
     z: Array
@@ -63,11 +65,20 @@ class Loss(NamedTuple):
     softcap: float | None = None
     reduction: str = "mean"
     grad_output: Array | float = 1.0  # a float, or (outer, inner) of any real dtype; on a device a 0-d array too
+    check_targets: bool = False
 
     @property
     def dense(self) -> bool:
         """Whether the targets are probabilities, one per class."""
         return self.targets.ndim == 3
+
+
+class BadTargetError(Exception):
+    """The first target that is neither in [0, C) nor ignored stands at this flat position in (outer, inner)."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
 
 
 class Backend(Protocol):
@@ -127,9 +138,6 @@ class Backend(Protocol):
         """Hessian · v of the loss (of Σ grad_output · loss): (K, outer, C, inner)."""
 
     # --- values -------------------------------------------------------------------------------------------------------
-    def first_bad_target(self, targets: Array, classes: int, ignore_index: int | None, /) -> int | None:
-        """Flat position in (outer, inner) of the first target that is neither in [0, classes) nor ignored."""
-
     def first_bad_row(self, probs: Array, tolerance: float, /, *, log: bool) -> int | None:
         """Flat position in (outer, inner) of the first row with a negative entry, or whose probabilities (exp, if
         `log`) do not sum to 1 within `tolerance`; rows with a NaN pass.
@@ -140,7 +148,7 @@ class Backend(Protocol):
 SERVICES = ("CHECKS_VALUES", "adopt", "release", "empty", "unit_tangents", "overlap")
 PRIMITIVES = (
     "softmax", "log_softmax", "logsumexp", "softmax_product", "log_softmax_jvp", "log_softmax_vjp", "cross_entropy",
-    "cross_entropy_jvp", "cross_entropy_hvp", "first_bad_target", "first_bad_row",
+    "cross_entropy_jvp", "cross_entropy_hvp", "first_bad_row",
 )  # fmt: skip
 
 

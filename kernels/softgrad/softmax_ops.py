@@ -116,7 +116,7 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     array([1.00069315e+03, 6.93147181e-01])
     """
     backend, z = arguments.main_input("logits", logits, {})
-    axis = arguments.class_axis(axis, z, "logits")
+    axis = arguments.class_axis(axis, z.shape, "logits")
     kept = (1,) if arguments.flag("keepdims", keepdims) else ()
     lse = backend.logsumexp(rows(z, axis))
     return backend.release(lse.reshape(z.shape[:axis] + kept + z.shape[axis + 1 :]), logits)
@@ -125,8 +125,8 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
 def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:
     copies: arguments.Copies = {}
     backend, z = arguments.main_input("logits", logits, copies)
-    native_out = arguments.out_input(backend, out, z, "logits")
-    axis = arguments.class_axis(axis, z, "logits")
+    native_out = None if out is None else arguments.out_input(backend, out, z, "logits")
+    axis = arguments.class_axis(axis, z.shape, "logits")
     if native_out is not None:
         arguments.out_memory(backend, native_out, z.shape, {"logits": z}, copies)
     result = writable(backend, native_out, z.shape, z, axis)

@@ -18,7 +18,7 @@ from softgrad.backends.cuda.loss_plans import CURVATURE, SLOPE, VALUE
 from softgrad.backends.cuda.plans import Launch
 from softgrad.backends.cuda.scratch import RECORDS_AT
 from softgrad.backends.cuda.segments import Cutting, launches
-from softgrad.protocol import Array, Loss, loss_dtype
+from softgrad.protocol import Array, BadTargetError, Loss, loss_dtype
 
 
 class Runtime(Protocol):
@@ -124,23 +124,31 @@ class Primitives:
 
     def cross_entropy(self, problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
         """The loss and its gradient, each where it is wanted."""
+        if problem.check_targets:
+            self._judge_targets(problem)
         return loss_launch.launch(self, VALUE, problem, with_loss, grad)
 
     def cross_entropy_jvp(self, problem: Loss, v: Array) -> Array:
         """The loss's derivative along each tangent: (K, outer, inner), or (K,) when reduced."""
+        if problem.check_targets:
+            self._judge_targets(problem)
         return loss_launch.launch(self, SLOPE, problem, v=v)
 
     def cross_entropy_hvp(self, problem: Loss, v: Array, out: Array) -> None:
         """Hessian · v."""
+        if problem.check_targets:
+            self._judge_targets(problem)
         loss_launch.launch(self, CURVATURE, problem, written=out, v=v)
 
-    # --- values -------------------------------------------------------------------------------------------------------
+    def _judge_targets(self, problem: Loss) -> None:
+        targets = problem.targets
+        position = None
+        if targets.size:
+            position = first_bad_target(self, self.plain(targets), problem.z.shape[1], problem.ignore_index)
+        if position is not None:
+            raise BadTargetError(position)
 
-    def first_bad_target(self, targets: Array, classes: int, ignore_index: int | None) -> int | None:
-        """Flat position of the first target that is neither in [0, classes) nor ignored."""
-        if targets.size == 0:
-            return None
-        return first_bad_target(self, self.plain(targets), classes, ignore_index)
+    # --- values -------------------------------------------------------------------------------------------------------
 
     def first_bad_row(self, probs: Array, tolerance: float, *, log: bool) -> int | None:
         """Flat position of the first row that is no probability distribution; rows with a NaN pass."""

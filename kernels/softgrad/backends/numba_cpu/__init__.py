@@ -1,6 +1,6 @@
 """The `numba` backend: compiled for the CPU, one fused pass over each row, vectorised, on all cores."""
 
-from softgrad.backends.numba_cpu.checks import first_bad_row, first_bad_target
+from softgrad.backends.numba_cpu.checks import first_bad_row
 from softgrad.backends.numba_cpu.cross_entropy import cross_entropy, cross_entropy_hvp, cross_entropy_jvp
 from softgrad.backends.numba_cpu.products import log_softmax_jvp, log_softmax_vjp, softmax_product
 from softgrad.backends.numba_cpu.softmax import log_softmax, logsumexp, softmax
@@ -14,7 +14,6 @@ __all__ = [
     "cross_entropy_jvp",
     "empty",
     "first_bad_row",
-    "first_bad_target",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",

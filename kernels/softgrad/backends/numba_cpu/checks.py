@@ -1,4 +1,4 @@
-"""The values of targets and probabilities."""
+"""The values of probabilities."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
-from softgrad.backends.numba_cpu.laid import ignoring
 from softgrad.backends.numba_cpu.memory import KINDS, Array, describe, scratch, tile_bytes, tile_scratch, tile_work
 from softgrad.backends.numba_cpu.single_rows import is_few
-from softgrad.backends.numba_cpu.targets import INTEGERS, first_bad
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_checks import BUFFERS, bad_rows, first_bad_few
-
-
-def first_bad_target(targets: Array, classes: int, ignore_index: int | None) -> int | None:
-    """Flat position of the first target that is neither in [0, classes) nor ignored."""
-    targets, ignores, ignore_index = ignoring(targets, ignore_index)
-    dtype = targets.dtype
-    first = first_bad[dtype,](targets, INTEGERS[dtype], classes, ignores, ignore_index)
-    return None if first < 0 else first
 
 
 def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:

@@ -45,8 +45,10 @@ from softgrad.protocol import Loss
 
 def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
     """The loss, if asked for, and its gradient, if an array is given."""
-    if is_few(problem.z) and few.serves(problem, grad):
-        return few.of_few(problem, grad, with_loss=with_loss)
+    if is_few(problem.z):
+        way = few.way(problem, grad)
+        if way is not None:
+            return way(problem, grad, with_loss=with_loss)
     laid = Laid(problem, 1 if with_loss else 0)
     values = laid.values[0] if with_loss else None
     if laid.classes == 0:
@@ -120,6 +122,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     """Hessian · v."""
     if not out.size:
+        Laid(problem, 0).close()  # which judges the targets
         return
     v = readable(v)
     if is_few(v) and type(problem.grad_output) is float:

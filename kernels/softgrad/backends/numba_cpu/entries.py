@@ -20,9 +20,9 @@ from softgrad.backends.numba_cpu.lanes import write_i64
 COUNTER = 64
 ALL = 1 << 40  # tiles, of which a kernel takes so many at a time
 
-LIST = numba.types.Array(numba.int64, 1, "C")
 INT, FLOAT, BOOL = numba.int64, numba.float64, numba.boolean
 DESCRIBED = numba.types.UniTuple(INT, 6)  # as `memory` describes arrays: of those an entry is not compiled anew for
+WEIGHTS = numba.types.UniTuple(INT, 3)  # address, 0 if there are none, stride, and kind
 
 
 def reads(number: Any, ndim: int) -> Any:
@@ -35,17 +35,24 @@ def writes(number: Any, ndim: int) -> Any:
     return numba.types.Array(number, ndim, "A", readonly=False, aligned=False)
 
 
-class Entry(dict[tuple[Any, ...], Any]):
-    """A function of arrays, by their dtypes; compiled for each once, whatever the strides."""
+class Entry(dict[tuple[Any, ...], Callable[..., Any]]):
+    """A function of arrays, by their dtypes; compiled for each once, whatever the strides.
+
+    What is found is the compiled function itself, which believes that arguments are of the types it was compiled for:
+    to have numba look at each of them costs a small call more than anything else.
+    """
 
     def __init__(self, function: Callable[..., Any], signature: Callable[..., tuple[Any, ...]]) -> None:
         super().__init__()
         self._function, self._signature = function, signature
+        self._compiled: list[Any] = []  # what keeps the code in memory
 
-    def __missing__(self, dtypes: tuple[Any, ...]) -> Any:
-        signature = self._signature(*map(numba.from_dtype, dtypes))
-        compiled = self[dtypes] = kernel(self._function, *signature)
-        return compiled
+    def __missing__(self, dtypes: tuple[Any, ...]) -> Callable[..., Any]:
+        compiled = kernel(self._function, *self._signature(*map(numba.from_dtype, dtypes)))
+        self._compiled.append(compiled)
+        [only] = compiled.overloads.values()
+        found = self[dtypes] = only.entry_point
+        return found
 
 
 def entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Entry]:
@@ -68,12 +75,6 @@ def described(array, kind):
 
 
 @helper
-def described_per_row(array, kind):
-    """The same of an (outer, inner) array."""
-    return array.ctypes.data if array.size else 0, array.strides[0], 0, array.strides[1], kind, array.shape[1]
-
-
-@helper
 def described_tangents(array, kind):
     """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
     first = array.ctypes.data, array.strides[1], array.strides[2], array.strides[3], kind, array.shape[3]
@@ -81,8 +82,20 @@ def described_tangents(array, kind):
 
 
 @helper
-def begin(hard, counter):
-    """Set a list of results and a counter at this address to nothing; the address of the list's number."""
-    write_i64(counter, 0)
-    hard[0] = 0
-    return hard.ctypes.data
+def begin(scratch, results):
+    """Set a counter at this address, and a list of up to so many results behind it, to nothing.
+
+    Where the list and the memory behind it begin.
+    """
+    hard = scratch + COUNTER
+    write_i64(scratch, 0)
+    write_i64(hard, 0)
+    return hard, hard + list_bytes(results)
+
+
+def _list_bytes(results):
+    return (8 * (1 + results) + 63) & ~63
+
+
+# Memory that a list takes behind its number: for the host, and compiled.
+bytes_of_list, list_bytes = _list_bytes, helper(_list_bytes)

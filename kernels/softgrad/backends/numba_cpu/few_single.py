@@ -10,75 +10,129 @@ from softgrad.backends.numba_cpu.compiling import helper
 from softgrad.backends.numba_cpu.entries import (
     ALL,
     BOOL,
-    COUNTER,
     DESCRIBED,
     FLOAT,
     INT,
-    LIST,
+    WEIGHTS,
+    Entry,
     begin,
     described,
-    described_per_row,
-    entry,
     reads,
     writes,
 )
-from softgrad.backends.numba_cpu.lanes import write_f64
+from softgrad.backends.numba_cpu.lanes import read_i64, write_f64
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.targets import classify, reduce_rows
-from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64
+from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as
 
 # How losses are given: one per row, or summed, or averaged.
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 MEAN = REDUCTIONS["mean"]
 
 
-def _signature(z):
-    task = (reads(z, 3), DESCRIBED, BOOL, INT, reads(FLOAT, 1), INT, FLOAT)
-    return (*task, writes(FLOAT, 2), writes(numba.float32, 1), writes(z, 3), LIST, INT)
+def _signature(options):
+    def signature(z):
+        task = (reads(z, 3), DESCRIBED, BOOL, INT, BOOL, WEIGHTS, INT, FLOAT, options)
+        return (*task, writes(numba.float32, 1), writes(z, 3), INT)
+
+    return signature
 
 
-@entry(_signature)
-def cross_entropy_columns_few(
-    z, targets, ignores, ignore_index, weights, reduction, scale, losses, reduced, grad, hard, scratch
-):
-    """Loss of each row in float64, what they are reduced to, and gradient: each where its array is not empty."""
-    stage, arguments = _prepare(z, targets, ignores, ignore_index, weights, reduction, scale, losses, grad, scratch)
-    cross_entropy_columns(scratch, ALL, begin(hard, scratch), stage, *arguments)
-    _reduce(losses, arguments, reduced)
+_WITHOUT_OPTIONS, _WITH_OPTIONS = _signature(numba.types.none), _signature(numba.types.UniTuple(FLOAT, 2))
 
 
-@entry(_signature)
-def cross_entropy_middle_few(
-    z, targets, ignores, ignore_index, weights, reduction, scale, losses, reduced, grad, hard, scratch
-):
+def _columns(
+    z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
+):  # fmt: skip
+    """What losses are reduced to, and gradient: each where its array is not empty.
+
+    −1 − r if the target of row r is out of range, and `check`; else how many rows are listed behind the counter, and
+    behind the list the loss of each row in float64.
+    """
+    bad, hard, stage, arguments, zeta = _prepare(
+        z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
+    )
+    if bad >= 0:
+        return -1 - bad
+    if options is None:
+        cross_entropy_columns(scratch, ALL, hard, stage, *arguments, None)
+    else:
+        cross_entropy_columns(scratch, ALL, hard, stage, *arguments, (options[0], zeta))
+    return _reduce(hard, arguments, reduced)
+
+
+def _middle(
+    z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
+):  # fmt: skip
     """The same of rows of some vectors."""
-    stage, arguments = _prepare(z, targets, ignores, ignore_index, weights, reduction, scale, losses, grad, scratch)
-    cross_entropy_middle(scratch, ALL, begin(hard, scratch), stage, *arguments)
-    _reduce(losses, arguments, reduced)
+    bad, hard, stage, arguments, zeta = _prepare(
+        z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
+    )
+    if bad >= 0:
+        return -1 - bad
+    if options is None:
+        cross_entropy_middle(scratch, ALL, hard, stage, *arguments, None)
+    else:
+        cross_entropy_middle(scratch, ALL, hard, stage, *arguments, (options[0], zeta))
+    return _reduce(hard, arguments, reduced)
+
+
+# By whether there are options, (ε, z_loss), which make a kernel longer.
+cross_entropy_columns_few = Entry(_columns, _WITHOUT_OPTIONS), Entry(_columns, _WITH_OPTIONS)
+cross_entropy_middle_few = Entry(_middle, _WITHOUT_OPTIONS), Entry(_middle, _WITH_OPTIONS)
 
 
 @helper
-def _prepare(z, targets, ignores, ignore_index, weights, reduction, scale, losses, grad, scratch):
-    """Classify the targets; where the kernel's own scratch memory begins, and the rest of its arguments."""
+def _prepare(z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch):
+    """Classify the targets.
+
+    (The first out of range or −1; where the list of rows and the kernel's own scratch memory begin; the rest of its
+    arguments, but for options; ζ.)
+    """
     rows, classes = z.shape[0] * z.shape[2], z.shape[1]
-    scale_at, indices = scratch + 8, scratch + COUNTER
-    weights_at = weights.ctypes.data if weights.size else 0
-    _, mass = classify(targets, rows, classes, ignores, ignore_index, weights_at, indices)
+    hard, losses = begin(scratch, rows)
+    indices = losses + ((8 * rows + 63) & ~63)
+    after = indices + ((8 * rows + 63) & ~63)
+    weights_at, stage = lay_weights(weights, classes, after)
+    bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
     by = mass if reduction == MEAN else 1.0
-    write_f64(scale_at, scale)
-    scales = scale_at, 0, 0, 0, FLOAT64, 1
+    zeta = 0.0
+    if options is not None:
+        zeta = options[1]
+        if reduction == MEAN and count > 0 and zeta != 0.0:
+            zeta *= by / count
+    write_f64(scratch + 8, scale)
+    scales = scratch + 8, 0, 0, 0, FLOAT64, 1
+    of_losses = losses if reduced.size else 0, 8, 0, 8, FLOAT64, 1
     arguments = (
-        rows, classes, described(z, FLOAT32), indices, weights_at, scales, by, described_per_row(losses, FLOAT64),
-        described(grad, FLOAT32), False, z.dtype.type(0), None,
+        rows, classes, described(z, FLOAT32), indices, weights_at, scales, by, of_losses, described(grad, FLOAT32),
+        False, z.dtype.type(0),
     )  # fmt: skip
-    return indices + ((8 * rows + 63) & ~63), arguments
+    return bad, hard, stage, arguments, zeta
 
 
 @helper
-def _reduce(losses, arguments, reduced):
-    """One number for each row, or their sum or mean."""
-    rows, by = arguments[0], arguments[6]
+def lay_weights(weights, classes, at):
+    """Weights as float64, with zeros up to a multiple of eight, written here.
+
+    (Their address or 0; where the memory behind them begins.)
+    """
+    if weights[0] == 0:
+        return 0, at
+    for c in range(classes):
+        write_f64(at + 8 * c, read_as(weights[0] + weights[1] * c, weights[2]))
+    end = at + ((8 * classes + 63) & ~63)
+    for beyond in range(at + 8 * classes, end, 8):
+        write_f64(beyond, 0.0)
+    return at, end
+
+
+@helper
+def _reduce(hard, arguments, reduced):
+    """Write one number for each row, or their sum or mean; the number of rows that are listed."""
+    rows, by, of_losses = arguments[0], arguments[6], arguments[7]
     if reduced.size:
         each = rows // reduced.size
-        reduce_rows(losses.ctypes.data, reduced.size, each, 1.0, by, math.nan, reduced.ctypes.data, FLOAT32)
+        reduce_rows(of_losses[0], reduced.size, each, 1.0, by, math.nan, reduced.ctypes.data, FLOAT32)
+    return read_i64(hard)

@@ -17,14 +17,14 @@ from softgrad.backends.numba_cpu.entries import (
     DESCRIBED,
     FLOAT,
     INT,
+    WEIGHTS,
     described,
-    described_per_row,
     described_tangents,
     entry,
     reads,
     writes,
 )
-from softgrad.backends.numba_cpu.few_single import MEAN
+from softgrad.backends.numba_cpu.few_single import MEAN, lay_weights
 from softgrad.backends.numba_cpu.lanes import write_f64
 from softgrad.backends.numba_cpu.targets import classify, reduce_rows
 from softgrad.backends.numba_cpu.tile_cross_entropy import cross_entropy_tiles
@@ -34,75 +34,97 @@ from softgrad.backends.numba_cpu.tiles import FLOAT64, begin_tiles
 
 def _problem(z):
     options = numba.types.UniTuple(FLOAT, 4)
-    return reads(z, 3), INT, DESCRIBED, BOOL, INT, DESCRIBED, BOOL, reads(FLOAT, 1), options, INT
+    return reads(z, 3), INT, DESCRIBED, BOOL, INT, BOOL, DESCRIBED, BOOL, WEIGHTS, options, INT
 
 
 def _loss(z):
     return numba.float64 if z == numba.float64 else numba.float32
 
 
-@entry(lambda z: (*_problem(z), writes(FLOAT, 2), writes(_loss(z), 1), INT, FLOAT, writes(z, 3), INT))
+@entry(lambda z: (*_problem(z), writes(_loss(z), 1), INT, FLOAT, writes(z, 3), INT))
 def losses_few(
-    z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction,
-    losses, results, results_kind, unit, grad, scratch,
+    z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction,
+    results, results_kind, unit, grad, scratch,
 ):  # fmt: skip
-    """Loss of each row in float64 times `unit`, what they are reduced to, gradient."""
-    work, buffers, scales, by, arguments = _lay(
-        z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction, scratch
-    )
-    of_losses = described_per_row(losses, FLOAT64)
+    """What the losses, kept times `unit`, are reduced to, and gradient: each where its array is not empty.
+
+    The first row whose target is out of range, if `check`: nothing has been done then; else −1.
+    """
+    rows = z.shape[0] * z.shape[2]
+    losses = scratch + COUNTER
+    bad, work, buffers, scales, by, arguments = _lay(
+        z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch,
+        losses + ((8 * rows + 63) & ~63),
+    )  # fmt: skip
+    if bad >= 0:
+        return bad
+    of_losses = losses if results.size else 0, 8, 0, 8, FLOAT64, 1
     cross_entropy_tiles(scratch, buffers, work, *arguments, scales, of_losses, unit, described(grad, kind))
     if results.size:
-        each = work[0] // results.size
-        reduce_rows(losses.ctypes.data, results.size, each, unit, by, math.nan, results.ctypes.data, results_kind)
+        each = rows // results.size
+        reduce_rows(losses, results.size, each, unit, by, math.nan, results.ctypes.data, results_kind)
+    return -1
 
 
-@entry(lambda z: (*_problem(z), INT, DESCRIBED, INT, writes(FLOAT, 3), writes(_loss(z), 1), INT, INT))
+@entry(lambda z: (*_problem(z), INT, DESCRIBED, INT, writes(_loss(z), 1), INT, INT))
 def slopes_few(
-    z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction,
-    count, of_v, v_step, slopes, results, results_kind, scratch,
+    z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction,
+    count, of_v, v_step, results, results_kind, scratch,
 ):  # fmt: skip
-    """Directional derivative of each row along each tangent in float64, and what they are reduced to."""
-    work, buffers, _, by, arguments = _lay(
-        z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction, scratch
-    )
-    of_slopes = slopes.ctypes.data, slopes.strides[1], 0, slopes.strides[2], FLOAT64, slopes.shape[2]
-    cross_entropy_jvp_tiles(scratch, buffers, work, *arguments, count, of_v, v_step, of_slopes, slopes.strides[0])
-    if results.size:
-        each = count * work[0] // results.size
-        reduce_rows(slopes.ctypes.data, results.size, each, 1.0, by, 0.0, results.ctypes.data, results_kind)
+    """What the directional derivatives along each tangent are reduced to; returns what `losses_few` does."""
+    rows = z.shape[0] * z.shape[2]
+    slopes = scratch + COUNTER
+    bad, work, buffers, _, by, arguments = _lay(
+        z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch,
+        slopes + ((8 * count * rows + 63) & ~63),
+    )  # fmt: skip
+    if bad >= 0:
+        return bad
+    of_slopes = slopes, 8, 0, 8, FLOAT64, 1
+    cross_entropy_jvp_tiles(scratch, buffers, work, *arguments, count, of_v, v_step, of_slopes, 8 * rows)
+    each = count * rows // results.size
+    reduce_rows(slopes, results.size, each, 1.0, by, 0.0, results.ctypes.data, results_kind)
+    return -1
 
 
 @entry(lambda z: (*_problem(z), INT, DESCRIBED, INT, writes(z, 4), INT))
 def curvatures_few(
-    z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction,
+    z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction,
     count, of_v, v_step, out, scratch,
 ):  # fmt: skip
-    """Hessian times each tangent."""
-    work, buffers, scales, _, arguments = _lay(
-        z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction, scratch
-    )
+    """Hessian times each tangent; returns what `losses_few` does."""
+    bad, work, buffers, scales, _, arguments = _lay(
+        z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch,
+        scratch + COUNTER,
+    )  # fmt: skip
+    if bad >= 0:
+        return bad
     _, out_step, of_out = described_tangents(out, kind)
     cross_entropy_hvp_tiles(scratch, buffers, work, *arguments, scales, count, of_v, v_step, of_out, out_step)
+    return -1
 
 
 @helper
-def _lay(z, kind, targets, ignores, ignore_index, probs, dense, weights, options, reduction, scratch):
-    """Classify the targets; (work, buffers, grad_output, what rows are divided by, other arguments of kernels)."""
+def _lay(
+    z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch, indices
+):  # fmt: skip
+    """Classify the targets, into memory at `indices`, behind which buffers begin.
+
+    (First bad target or −1, work, buffers, grad_output, what rows are divided by, other arguments of kernels.)
+    """
     epsilon, zeta, softcap, scale = options
     size, work = begin_tiles(z, scratch)
     rows, classes = work[0], work[1]
-    scale_at, indices = scratch + 8, scratch + COUNTER
+    scale_at = scratch + 8
     write_f64(scale_at, scale)
-    weights_at = weights.ctypes.data if weights.size else 0
-    count, by = rows, float(rows)
+    weights_at, at = lay_weights(weights, classes, indices + ((8 * rows + 63) & ~63))
+    bad, count, by = -1, rows, float(rows)
     if not dense:
-        count, by = classify(targets, rows, classes, ignores, ignore_index, weights_at, indices)
+        bad, count, by = classify(targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
     if reduction != MEAN:
         by = 1.0
     elif count > 0 and zeta != 0.0:
         zeta *= by / count
-    at = indices + ((8 * rows + 63) & ~63)
     buffers = (
         at, at + size, at + 2 * size, at + 3 * size, at + 4 * size, at + 5 * size, at + 6 * size, at + 7 * size
     )  # fmt: skip
@@ -110,4 +132,4 @@ def _lay(z, kind, targets, ignores, ignore_index, probs, dense, weights, options
         described(z, kind), probs, dense, indices, weights_at,
         (epsilon, zeta, softcap, by, 1.0 if by == 0.0 else 0.0),
     )  # fmt: skip
-    return work, buffers, (scale_at, 0, 0, 0, FLOAT64, 1), by, arguments
+    return bad, work, buffers, (scale_at, 0, 0, 0, FLOAT64, 1), by, arguments

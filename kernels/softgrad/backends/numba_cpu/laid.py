@@ -25,12 +25,12 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.targets import RANGES, classify, reduce_rows
 from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tiles import FLOAT64
-from softgrad.protocol import Loss, loss_dtype
+from softgrad.protocol import BadTargetError, Loss, loss_dtype
 
 
 def is_for_float32(problem: Loss) -> bool:
     """Whether float32 kernels serve: an integer target in each row, and of the options those they know."""
-    if problem.dense or problem.softcap is not None:
+    if problem.targets.ndim == 3 or problem.softcap is not None:
         return False
     if not (problem.label_smoothing or problem.z_loss):
         return True
@@ -48,6 +48,8 @@ class Laid:
     scales      grad_output, described as one number per row
     options     what kernels in float32 are told beside: (ε, ζ), None where both are 0
     loss_unit   what losses are multiplied by until they have been reduced: one may overflow though their mean does not
+
+    BadTargetError if there is one and the problem asks for it.
     """
 
     def __init__(self, problem: Loss, lead: int) -> None:
@@ -70,9 +72,13 @@ class Laid:
         self.count, mass = rows, float(rows)
         if not problem.dense:
             targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
-            self.count, mass = classify(
-                describe_targets(targets), rows, self.classes, ignores, ignore_index, self.weights_at, self.indices_at
-            )
+            bad, self.count, mass = classify(
+                describe_targets(targets), rows, self.classes, ignores, ignore_index, problem.check_targets,
+                self.weights_at, self.indices_at,
+            )  # fmt: skip
+            if bad >= 0:
+                self.close()
+                raise BadTargetError(bad)
         self.by = mass if reduction == "mean" else 1.0
         self._zeta = problem.z_loss
         if reduction == "mean" and self.count and self._zeta:

@@ -84,16 +84,23 @@ class Scratch:
 
 
 KEPT_BYTES = 2**23
-_kept = threading.local()
+
+
+class _Kept(threading.local):
+    """A thread's memory, kept from call to call while it is small: fresh pages cost as much as the arithmetic."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch(2**16)
+        self.spare: list[Scratch] = []
+
+
+_kept = _Kept()
 
 
 def scratch(size: int) -> Scratch:
-    """The calling thread's own, kept from call to call while it is small: fresh pages cost as much as the arithmetic.
-
-    Its contents last as long as one kernel runs.
-    """
-    kept: Scratch | None = getattr(_kept, "scratch", None)
-    if kept is None or kept.size < size:
+    """The calling thread's own.  Its contents last as long as one kernel runs."""
+    kept = _kept.scratch
+    if kept.size < size:
         kept = Scratch(size)
         if size <= KEPT_BYTES:
             _kept.scratch = kept
@@ -102,16 +109,16 @@ def scratch(size: int) -> Scratch:
 
 def borrow(size: int) -> Scratch:
     """Memory for the length of a call, which should be given back."""
-    kept: Scratch | None = vars(_kept).pop(
-        "borrowed", None
-    )  # popped: a signal's or a finalizer's call is given another
+    spare = _kept.spare
+    # Taken from the list: a signal's or a finalizer's call, in the middle of this one, is given another.
+    kept = spare.pop() if spare else None
     return Scratch(size) if kept is None or kept.size < size else kept
 
 
 def give_back(memory: Scratch) -> None:
     """Keep it for this thread's next call, if it is small."""
     if memory.size <= KEPT_BYTES:
-        _kept.borrowed = memory
+        _kept.spare.append(memory)
 
 
 def tile_bytes(z: Array) -> int:

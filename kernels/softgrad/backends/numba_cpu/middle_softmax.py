@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.entries import ALL, COUNTER, INT, LIST, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import joined, take
+from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
+from softgrad.backends.numba_cpu.lanes import joined, read_i64, take
 from softgrad.backends.numba_cpu.middle import TERMS, exponentials, largest, rests, write_logs, write_scaled
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
@@ -48,11 +48,10 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         first = take(counter) * chunk
 
 
-@entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, LIST, INT))
-def softmax_middle_few(z, out, operation, hard, scratch):
-    """The same of a few rows; logsumexp as (outer, 1, inner)."""
+@entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, INT))
+def softmax_middle_few(z, out, operation, scratch):
+    """The same of a few rows, logsumexp as (outer, 1, inner); how many are listed behind the counter."""
     rows, classes, of_z, of_out = z.shape[0] * z.shape[2], z.shape[1], described(z, FLOAT32), described(out, FLOAT32)
-    softmax_middle(
-        scratch, ALL, begin(hard, scratch), scratch + COUNTER, rows, classes, operation, of_z, of_out, False,
-        z.dtype.type(0),
-    )  # fmt: skip
+    hard, stage = begin(scratch, rows)
+    softmax_middle(scratch, ALL, hard, stage, rows, classes, operation, of_z, of_out, False, z.dtype.type(0))
+    return read_i64(hard)

@@ -7,9 +7,7 @@ import numpy as np
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.entries import (
     ALL,
-    COUNTER,
     INT,
-    LIST,
     begin,
     described,
     described_tangents,
@@ -26,6 +24,7 @@ from softgrad.backends.numba_cpu.lanes import (
     joined,
     larger,
     load_f32,
+    read_i64,
     store_f32,
     take,
 )
@@ -141,13 +140,15 @@ def moments(weigh, columns, v_columns, classes, v_k):
     return low + x, high + y, top
 
 
-@entry(lambda z, v: (reads(v, 4), reads(z, 3), writes(z, 4), INT, INT, LIST, INT))
-def product_columns_few(v, z, out, operation, kind, hard, scratch):
-    """The same of a few rows."""
+@entry(lambda z, v: (reads(v, 4), reads(z, 3), writes(z, 4), INT, INT, INT))
+def product_columns_few(v, z, out, operation, kind, scratch):
+    """The same of a few rows; how many results are listed behind the counter."""
     rows, classes, of_z = z.shape[0] * z.shape[2], z.shape[1], described(z, 0)
     count, v_step, of_v = described_tangents(v, 0)
     _, out_step, of_out = described_tangents(out, 0)
+    hard, stage = begin(scratch, count * rows)
     product_columns(
-        scratch, ALL, begin(hard, scratch), scratch + COUNTER, rows, classes, operation, kind, of_z, count, of_v,
-        v_step, of_out, out_step, False, v.dtype.type(0), z.dtype.type(0),
+        scratch, ALL, hard, stage, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step, False,
+        v.dtype.type(0), z.dtype.type(0),
     )  # fmt: skip
+    return read_i64(hard)

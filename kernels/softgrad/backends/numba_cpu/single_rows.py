@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
-from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
+from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_of_list
 from softgrad.backends.numba_cpu.huge import HUGE, KNOWN, SEGMENT, sum_segments, total_rows
-from softgrad.backends.numba_cpu.memory import FORMATS, Array, describe, scratch
+from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, describe, give_back, scratch
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
@@ -84,12 +84,21 @@ def is_few(result: Array) -> bool:
 
 
 def few_sixteen(function: Any, z: Array, arrays: tuple[Array, ...], *options: Any, results: int = 1) -> Array | None:
-    """``function(*arrays, *options, hard, scratch)``, an entry to such a kernel; returns what `share_sixteen` does."""
-    outer, classes, inner = z.shape
-    hard = np.empty(1 + results * outer * inner, np.int64)
-    memory = scratch(COUNTER + sixteen_bytes(classes))
-    function(*map(as_stored, arrays), *options, hard, memory.address)
-    return listed(hard)
+    """``function(*arrays, *options, scratch)``, an entry to such a kernel; returns what `share_sixteen` does."""
+    shape = z.shape
+    memory = borrow(COUNTER + bytes_of_list(results * shape[0] * shape[2]) + sixteen_bytes(shape[1]))
+    if z.itemsize == 2:
+        arrays = tuple(map(as_stored, arrays))
+    count = function(*arrays, *options, memory.address)
+    hard = listed_behind(memory, count) if count else None
+    give_back(memory)
+    return hard
+
+
+def listed_behind(memory: Scratch, count: int) -> Array:
+    """What a kernel has listed behind a counter."""
+    first = COUNTER // 8 + 1
+    return memory.numbers[first : first + count].view(np.int64).copy()
 
 
 def sixteen_bytes(classes: int) -> int:

@@ -12,21 +12,22 @@ from numba import types
 from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, intrinsic, kernel
-from softgrad.backends.numba_cpu.entries import BOOL, INT, described_per_row, entry, reads
 from softgrad.backends.numba_cpu.functions import two_sum
 from softgrad.backends.numba_cpu.lanes import (
     anywhere,
     f64s,
+    i64,
     i64s,
     lane,
+    lane_numbers64,
     load_f64,
-    load_i64,
     load_part_f64,
     read_f64,
     store_i64,
+    store_part_i64,
     sum_across,
     where,
-    write_i64,
+    with_lane,
 )
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
 from softgrad.backends.numba_cpu.tiles import FLOAT64, add, row_offset, write_as
@@ -36,24 +37,32 @@ INTEGERS = {np.dtype(f"{sign}{size}"): kind for kind, (sign, size) in enumerate(
 RANGES = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in INTEGERS}
 
 
-def _loader(bits: int, signed: bool) -> Any:
+def _loaders(bits: int, signed: bool) -> tuple[Any, Any]:
+    """What loads an integer as int64, and eight of them side by side."""
+    integer = ir.IntType(bits)
+
+    def emit(builder, address, count):
+        stored, wide = (ir.VectorType(t, count) if count > 1 else t for t in (integer, ir.IntType(64)))
+        x = builder.load(builder.inttoptr(address, stored.as_pointer()), align=bits // 8)
+        if bits == 64 and not signed:
+            # A target beyond int64 is out of range, and never one that could be ignored.
+            zero, highest = (ir.Constant(wide, n if count == 1 else [n] * count) for n in (0, 2**63 - 1))
+            return builder.select(builder.icmp_signed("<", x, zero), highest, x)
+        return x if bits == 64 else (builder.sext if signed else builder.zext)(x, wide)
+
     @intrinsic
     def load(typing_context, address):
-        def codegen(context, builder, sig, args):
-            integer = ir.IntType(bits)
-            x = builder.load(builder.inttoptr(args[0], integer.as_pointer()), align=bits // 8)
-            if bits == 64:
-                # An unsigned target beyond int64 is out of range, and never one that could be ignored.
-                return x if signed else builder.select(builder.icmp_signed("<", x, x.type(0)), x.type(2**63 - 1), x)
-            return (builder.sext if signed else builder.zext)(x, ir.IntType(64))
+        return signature(types.int64, types.int64), lambda context, builder, sig, args: emit(builder, args[0], 1)
 
-        return signature(types.int64, types.int64), codegen
+    @intrinsic
+    def load_eight(typing_context, address):
+        return signature(i64, types.int64), lambda context, builder, sig, args: emit(builder, args[0], 8)
 
-    return load
+    return load, load_eight
 
 
-_i1, _i2, _i4, _i8 = (_loader(bits, True) for bits in (8, 16, 32, 64))
-_u1, _u2, _u4, _u8 = (_loader(bits, False) for bits in (8, 16, 32, 64))
+(_i1, _v_i1), (_i2, _v_i2), (_i4, _v_i4), (_i8, _v_i8) = (_loaders(bits, True) for bits in (8, 16, 32, 64))
+(_u1, _v_u1), (_u2, _v_u2), (_u4, _v_u4), (_u8, _v_u8) = (_loaders(bits, False) for bits in (8, 16, 32, 64))
 
 
 @helper
@@ -73,68 +82,86 @@ def load_integer(address, kind):
 
 
 @inlined
-def is_flat(targets):
-    """Whether they are int64 numbers side by side, which are looked at eight at a time."""
-    stride = targets[1] if targets[5] == 1 else targets[3]
-    return targets[4] == 3 and stride == 8 and (targets[5] == 1 or targets[1] == 8 * targets[5])
+def load_integers(address, kind):
+    """Eight of them, side by side."""
+    if kind == 3:
+        return _v_i8(address)
+    if kind == 2:
+        return _v_i4(address)
+    if kind < 2:
+        return _v_i2(address) if kind else _v_i1(address)
+    if kind == 4:
+        return _v_u1(address)
+    if kind == 5:
+        return _v_u2(address)
+    return _v_u4(address) if kind == 6 else _v_u8(address)
 
 
 @inlined
-def judged(t, classes, ignores, ignore_index):
-    """IGNORED, BAD, or t; and whether each is a class."""
-    ignored = (t == ignore_index) & (i64s(1 if ignores else 0) == 1)
-    inside = (t >= 0) & (t < classes) & ~ignored
-    return where(ignored, i64s(IGNORED), where(inside, t, i64s(BAD))), inside
+def side_by_side(targets):
+    """Bytes from one number to the next where they lie side by side, else 0."""
+    size = 1 << (targets[4] & 3)
+    stride = targets[1] if targets[5] == 1 else targets[3]
+    return size if stride == size and (targets[5] == 1 or targets[1] == size * targets[5]) else 0
 
 
-@entry(lambda integer: (reads(integer, 2), INT, INT, BOOL, INT))
-def first_bad(array, kind, classes, ignores, ignore_index):
-    """The first row whose target is neither in [0, C) nor ignored; −1 if there is none."""
-    targets, rows, r = described_per_row(array, kind), array.size, 0
-    if is_flat(targets):
-        while r + 8 <= rows:
-            t, _ = judged(load_i64(targets[0] + 8 * r), classes, ignores, ignore_index)
-            if anywhere(t == BAD):
-                break
-            r += 8
-    while r < rows:
-        t = load_integer(row_offset(targets, r), targets[4])
-        if (t < 0 or t >= classes) and not (ignores and t == ignore_index):
-            return r
-        r += 1
-    return -1
+@helper
+def some_targets(targets, r, n):
+    """Up to eight of them, from the r-th on; the last is repeated."""
+    t = i64s(0)
+    for i in range(8):
+        t = with_lane(t, i, load_integer(row_offset(targets, r + min(i, n - 1)), targets[4]))
+    return t
+
+
+@helper
+def weights_of(weights, t, inside):
+    """The weights of eight targets, 0 for what is none."""
+    w = f64s(0.0)
+    for i in range(8):
+        w = with_lane(w, i, read_f64(weights + 8 * max(lane(t, i), 0)))
+    return where(inside, w, f64s(0.0))
 
 
 @kernel
-def classify(targets, rows, classes, ignores, ignore_index, weights, indices):
-    """Write each row's target as int64, or IGNORED, or BAD; how many rows count, and the sum of their weights.
+def classify(targets, rows, classes, ignores, ignore_index, check, weights, indices):
+    """Write each row's target as int64, or IGNORED, or BAD, and find how many rows count.
 
-    Without weights (address 0) each is 1.
+    (The first row that is BAD if `check`, else −1; how many count; the sum of their weights, each 1 without any.)
     """
-    count, high, low = 0, 0.0, 0.0
-    r = 0
-    if weights == 0 and is_flat(targets):
-        counts = i64s(0)
-        while r + 8 <= rows:
-            t, inside = judged(load_i64(targets[0] + 8 * r), classes, ignores, ignore_index)
+    counts, high, low = i64s(0), f64s(0.0), f64s(0.0)
+    size = side_by_side(targets)
+    for r in range(0, rows, 8):
+        n = min(8, rows - r)
+        t = load_integers(targets[0] + size * r, targets[4]) if size > 0 and n == 8 else some_targets(targets, r, n)
+        ignored = (t == ignore_index) & (i64s(1 if ignores else 0) == 1)
+        inside = (t >= 0) & (t < classes) & ~ignored
+        t = where(inside, t, where(ignored, i64s(IGNORED), i64s(BAD)))
+        if check and anywhere(t == BAD):
+            i = 0
+            while lane(t, i) != BAD:
+                i += 1
+            return r + i, 0, 0.0
+        inside = inside & (lane_numbers64() < n)
+        counts += where(inside, i64s(1), i64s(0))
+        if weights != 0:
+            high, low = add(high, low, weights_of(weights, t, inside))
+        if n == 8:
             store_i64(indices + 8 * r, t)
-            counts += where(inside, i64s(1), i64s(0))
-            r += 8
-        count = sum_across(counts)
-    while r < rows:
-        t = load_integer(row_offset(targets, r), targets[4])
-        if ignores and t == ignore_index:
-            t = IGNORED
-        elif t < 0 or t >= classes:
-            t = BAD
         else:
-            count += 1
-            if weights != 0:
-                high, error = two_sum(high, read_f64(weights + 8 * t))
-                low += error
-        write_i64(indices + 8 * r, t)
-        r += 1
-    return count, high + low if weights != 0 else float(count)
+            store_part_i64(indices + 8 * r, t, n)
+    count = sum_across(counts)
+    return -1, count, sum_lanes(high, low) if weights != 0 else float(count)
+
+
+@helper
+def sum_lanes(high, low):
+    """Σ of eight pairs."""
+    high_sum, low_sum = lane(high, 0), lane(low, 0)
+    for i in range(1, 8):
+        high_sum, error = two_sum(high_sum, lane(high, i))
+        low_sum += lane(low, i) + error
+    return high_sum + low_sum if high_sum - high_sum == 0.0 else high_sum
 
 
 @helper
@@ -144,11 +171,7 @@ def sum_rows(address, rows, unit):
     for j in range(rows >> 3):
         high, low = add(high, low, load_f64(address + 64 * j) * unit)
     high, low = add(high, low, load_part_f64(address + 64 * (rows >> 3), rows & 7) * unit)
-    high_sum, low_sum = lane(high, 0), lane(low, 0)
-    for i in range(1, 8):
-        high_sum, error = two_sum(high_sum, lane(high, i))
-        low_sum += lane(low, i) + error
-    return high_sum + low_sum if high_sum - high_sum == 0.0 else high_sum
+    return sum_lanes(high, low)
 
 
 @kernel

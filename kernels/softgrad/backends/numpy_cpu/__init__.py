@@ -3,7 +3,7 @@
 `exponentials` holds the derivation that every other backend follows, symbol by symbol.
 """
 
-from softgrad.backends.numpy_cpu.checks import first_bad_row, first_bad_target
+from softgrad.backends.numpy_cpu.checks import first_bad_row
 from softgrad.backends.numpy_cpu.cross_entropy import cross_entropy, cross_entropy_hvp, cross_entropy_jvp
 from softgrad.backends.numpy_cpu.products import log_softmax_jvp, log_softmax_vjp, softmax_product
 from softgrad.backends.numpy_cpu.softmax import log_softmax, logsumexp, softmax
@@ -17,7 +17,6 @@ __all__ = [
     "cross_entropy_jvp",
     "empty",
     "first_bad_row",
-    "first_bad_target",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",

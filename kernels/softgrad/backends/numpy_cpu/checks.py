@@ -6,20 +6,21 @@ import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, blocks
 from softgrad.backends.numpy_cpu.sums import sum_classes
+from softgrad.protocol import BadTargetError, Loss
 
 # Targets looked at at a time.
 TARGETS = 32768
 
 
-def first_bad_target(targets: Array, classes: int, ignore_index: int | None) -> int | None:
-    """Flat position of the first target that is neither in [0, classes) nor ignored."""
-    flat = targets.reshape(-1)
+def judge_targets(problem: Loss) -> None:
+    """BadTargetError for the first target that is neither in [0, C) nor ignored, if that is asked for."""
+    if not problem.check_targets:
+        return
+    flat = problem.targets.reshape(-1)
     for start in range(0, flat.size, TARGETS):
-        part = flat[start : start + TARGETS]
-        _, _, bad = classify(part, classes, ignore_index)
+        _, _, bad = classify(flat[start : start + TARGETS], problem.z.shape[1], problem.ignore_index)
         if bad.any():
-            return start + int(bad.argmax())
-    return None
+            raise BadTargetError(start + int(bad.argmax()))
 
 
 def classify(targets: Array, classes: int, ignore_index: int | None) -> tuple[Array, Array, Array]:

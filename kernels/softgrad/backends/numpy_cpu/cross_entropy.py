@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from softgrad.backends.numpy_cpu.blocks import Array, Block, blocks
-from softgrad.backends.numpy_cpu.checks import TARGETS, classify
+from softgrad.backends.numpy_cpu.checks import TARGETS, classify, judge_targets
 from softgrad.backends.numpy_cpu.exponentials import exponentials, first_largest, scale_of, times
 from softgrad.backends.numpy_cpu.products import centred, masked_classes, settle_masked, unit_of
 from softgrad.backends.numpy_cpu.softcap import Softcap
@@ -29,6 +29,7 @@ TINY = 1e-200
 
 def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array | None:
     """The loss, if asked for, and its gradient, if an array is given."""
+    judge_targets(problem)
     if problem.z.shape[1] == 0:
         return _without_classes(problem, of_a_row=np.inf if problem.z_loss else 0.0) if with_loss else None
     divisor = Divisor(problem)
@@ -53,6 +54,7 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
 
 def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
     """The loss's derivative along each tangent."""
+    judge_targets(problem)
     if problem.z.shape[1] == 0:
         slope = _without_classes(problem, of_a_row=0.0, when_nothing_counts=0.0)
         return np.broadcast_to(slope, (len(v), *slope.shape)).copy()
@@ -76,6 +78,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
 
 def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     """Hessian · v."""
+    judge_targets(problem)
     if problem.z.shape[1] == 0:
         return
     divisor = Divisor(problem)
