@@ -249,3 +249,67 @@ def test_an_unchecked_row_is_nan_and_an_ignored_one_0_at_every_length(
             assert np.isnan(grad[0]).all()
             assert (grad[1:4] == 0.0).all()
             assert np.isfinite(grad[4:]).all()
+
+
+# --- the first that is out of range -----------------------------------------------------------------------------------
+
+
+def laid_out(targets: np.ndarray, layout: str) -> np.ndarray:
+    """The same targets, side by side or not."""
+    if layout == "every other":
+        twice = np.full(2 * targets.size, 99, targets.dtype)
+        twice[::2] = targets
+        return twice[::2]
+    return targets[::-1].copy()[::-1] if layout == "backwards" else targets
+
+
+@pytest.mark.parametrize("layout", ["side by side", "every other", "backwards"])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_the_first_bad_target_is_named_wherever_it_stands(backend: str, dtype: str, layout: str) -> None:
+    rows, classes = 21, 5  # two groups of eight, and some more
+    logits = np.zeros((rows, classes), np.float32)
+    good = np.full(rows, 120, dtype)
+    for first in (0, 7, 8, 15, 16, 20):
+        targets = good.copy()
+        targets[first], targets[20] = 5, 6 if first != 20 else 5
+        with pytest.raises(ValueError, match=rf"targets\[{first}\] is 5; expected \[0, 5\)"):
+            softgrad.cross_entropy(logits, laid_out(targets, layout), ignore_index=120)
+    assert np.isnan(softgrad.cross_entropy(logits, laid_out(good, layout), ignore_index=120))  # nothing counts
+
+
+@pytest.mark.parametrize(
+    "shape", [(21, 5), (21, 40), (21, 400), (2000, 5), (2000, 40), (40, 400), (3, 20_000), (1, 0), (21, 5, 3)]
+)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"z_loss": 0.1}, {"weight": 1, "label_smoothing": 0.1}, {"softcap": 3.0}, {"grad_output": 1}],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_a_bad_target_is_refused_before_anything_is_written(
+    backend: str, shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    classes, rows = shape[1], shape[:1] + shape[2:]
+    if "weight" in options:
+        options = options | {"weight": np.ones(classes)}
+    if "grad_output" in options:
+        options = options | {"grad_output": np.ones(rows), "reduction": "none"}
+    of_jvp = {name: value for name, value in options.items() if name != "grad_output"}
+    targets = np.zeros(rows, int)
+    targets[13 % len(targets)] = classes
+    for dtype in (np.float64, np.float32):
+        logits = np.zeros(shape, dtype)
+        v, out = np.ones(shape, dtype), np.full(shape, 7.0, dtype)
+        problem: dict[str, Any] = {"logits": logits, "targets": targets, "axis": 1}
+        at = 13 % len(targets)
+        for call in (
+            lambda: softgrad.cross_entropy(**problem, **of_jvp),  # noqa: B023
+            lambda: softgrad.cross_entropy_grad(**problem, out=out, **options),  # noqa: B023
+            lambda: softgrad.cross_entropy_value_and_grad(**problem, out=logits, **options),  # noqa: B023
+            lambda: softgrad.cross_entropy_jvp(v, **problem, **of_jvp),  # noqa: B023
+            lambda: softgrad.cross_entropy_hvp(v, **problem, out=out, **options),  # noqa: B023
+            lambda: softgrad.cross_entropy_hvp(v[None][:0], **problem, **options),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=rf"targets\[{at}.* is {classes}; expected \[0, {classes}\)"):
+                call()
+        assert (out == 7.0).all()
+        assert (logits == 0.0).all()

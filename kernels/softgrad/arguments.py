@@ -23,6 +23,7 @@ REDUCTIONS = ("none", "sum", "mean")
 
 _FOUR = "float64, float32, float16 or bfloat16"
 _FOUND = {np.dtype(t) for t in (np.float64, np.float32, np.float16)}  # those of the four met so far
+_PLAIN = {np.dtype(code) for code in "bBhHiIlLqQefd"}  # what backends take of any real input
 _NUMBERS = (float, int, np.floating, np.integer)
 _LONGEST = 8  # bytes of the longest real dtype that backends take
 
@@ -54,11 +55,14 @@ def main_input(name: str, array: Any, copies: Copies) -> tuple[Backend, Array]:
 def real_input(backend: Backend, name: str, array: Any, like: Array, copies: Copies) -> Array:
     """A second array of the call (tangent, weight, …): any floating or integer dtype."""
     native = backend.adopt(name, array, like)
-    if _is_real(native.dtype):
+    dtype = native.dtype
+    if dtype in _PLAIN:
+        return native
+    if _is_real(dtype):
         return _plain(name, native, copies)
     if _are_long_integers(array, native):
         return native.astype(np.float64)
-    raise TypeError(f"`{name}` has dtype {_spell(native.dtype)}; expected a floating or integer dtype")
+    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected a floating or integer dtype")
 
 
 def target_input(backend: Backend, targets: Any, logits: Array, copies: Copies) -> Array:
@@ -66,7 +70,7 @@ def target_input(backend: Backend, targets: Any, logits: Array, copies: Copies) 
     native = backend.adopt("targets", targets, logits)
     dtype = native.dtype
     if dtype.kind in "iu":
-        return _plain("targets", native, copies)
+        return native if dtype in _PLAIN else _plain("targets", native, copies)
     if native.size == 0 and isinstance(targets, list | tuple):
         return native.astype(np.int64)  # an empty list says nothing of its dtype
     if native.ndim != logits.ndim:
@@ -160,19 +164,22 @@ def class_axis(axis: Any, shape: tuple[int, ...], name: str) -> int:
     if type(axis) is not int:
         axis = _integer("axis", axis)
     if -ndim <= axis < ndim:
-        return int(axis) if axis >= 0 else int(axis) + ndim
+        return axis if axis >= 0 else axis + ndim
     raise AxisError(axis, ndim, f"`axis` of `{name}`, whose shape is {shape}")
 
 
 def leading_axes(name: str, array: Array, main: Array, main_name: str) -> int:
     """How many leading axes of tangents `array`, of shape (*K, *main.shape), has."""
-    lead = array.ndim - main.ndim
-    if lead < 0 or array.shape[lead:] != main.shape:
+    shape, of_main = array.shape, main.shape
+    if shape == of_main:
+        return 0
+    lead = len(shape) - len(of_main)
+    if lead < 0 or shape[lead:] != of_main:
         raise ValueError(
-            f"`{name}` has shape {array.shape}; expected (*K, *{main_name}.shape) = (*K, {_list(main.shape)}), "
+            f"`{name}` has shape {shape}; expected (*K, *{main_name}.shape) = (*K, {_list(of_main)}), "
             "K any number of leading axes, none included"
         )
-    return int(lead)
+    return lead
 
 
 def are_probabilities(given: tuple[int, ...], shape: tuple[int, ...], axis: int, rows_shape: tuple[int, ...]) -> bool:

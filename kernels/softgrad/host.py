@@ -131,5 +131,7 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: 
 def unit_tangents(shape: tuple[int, int, int], like: NDArray[Any]) -> NDArray[Any]:
     """The C unit vectors as tangents for rows of `shape`: (C, outer, C, inner), one C × C in memory."""
     outer, classes, inner = shape
-    units = np.eye(classes, dtype=like.dtype)[:, None, :, None]
-    return np.broadcast_to(units, (classes, outer, classes, inner))
+    dtype = like.dtype
+    size = dtype.itemsize
+    strides = (classes * size, 0, size, 0)
+    return np.ndarray((classes, outer, classes, inner), dtype, np.eye(classes, dtype=dtype), 0, strides)

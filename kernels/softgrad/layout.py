@@ -32,6 +32,8 @@ def rows(array: Array, axis: int) -> Array:
 def tangent_rows(array: Array, axis: int, lead: int) -> Array:
     """Tangents as (K, outer, C, inner): `lead` axes come before those that `axis` counts, K = 1 if none does."""
     shape = array.shape
+    if axis == 1 and len(shape) == 2:
+        return array.reshape(1, shape[0], shape[1], 1)
     at = lead + axis
     return array.reshape(prod(shape[:lead]), prod(shape[lead:at]), shape[at], prod(shape[at + 1 :]))
 

@@ -50,6 +50,16 @@ def kernel(function: Callable[..., Any], *signature: Any) -> Any:
     return compiled
 
 
+def entry_point(compiled: Any) -> Callable[..., Any]:
+    """The compiled function itself, of a kernel with one signature, which must be kept as long as it is called.
+
+    It believes that arguments are of the types of the signature: to have numba look at each of them takes longer than
+    what a small call computes.
+    """
+    [only] = compiled.overloads.values()
+    return only.entry_point
+
+
 def _apart(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Compile in a thread of its own: numba must not be interrupted, for it would keep its lock for ever.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.compiling import entry_point, helper, kernel
 from softgrad.backends.numba_cpu.lanes import write_i64
 
 # Bytes of scratch memory before what the kernel asks for: the counter.
@@ -22,7 +22,6 @@ ALL = 1 << 40  # tiles, of which a kernel takes so many at a time
 
 INT, FLOAT, BOOL = numba.int64, numba.float64, numba.boolean
 DESCRIBED = numba.types.UniTuple(INT, 6)  # as `memory` describes arrays: of those an entry is not compiled anew for
-WEIGHTS = numba.types.UniTuple(INT, 3)  # address, 0 if there are none, stride, and kind
 
 
 def reads(number: Any, ndim: int) -> Any:
@@ -36,11 +35,7 @@ def writes(number: Any, ndim: int) -> Any:
 
 
 class Entry(dict[tuple[Any, ...], Callable[..., Any]]):
-    """A function of arrays, by their dtypes; compiled for each once, whatever the strides.
-
-    What is found is the compiled function itself, which believes that arguments are of the types it was compiled for:
-    to have numba look at each of them costs a small call more than anything else.
-    """
+    """A function of arrays, by their dtypes; compiled for each once, whatever the strides, as an `entry_point`."""
 
     def __init__(self, function: Callable[..., Any], signature: Callable[..., tuple[Any, ...]]) -> None:
         super().__init__()
@@ -50,8 +45,7 @@ class Entry(dict[tuple[Any, ...], Callable[..., Any]]):
     def __missing__(self, dtypes: tuple[Any, ...]) -> Callable[..., Any]:
         compiled = kernel(self._function, *self._signature(*map(numba.from_dtype, dtypes)))
         self._compiled.append(compiled)
-        [only] = compiled.overloads.values()
-        found = self[dtypes] = only.entry_point
+        found = self[dtypes] = entry_point(compiled)
         return found
 
 
@@ -72,6 +66,12 @@ def described(array, kind):
     """What kernels are told of an (outer, C, inner) array; address 0 of an empty one."""
     at = array.ctypes.data if array.size else 0
     return at, array.strides[0], array.strides[1], array.strides[2], kind, array.shape[2]
+
+
+@helper
+def described_per_row(array, kind):
+    """The same of an (outer, inner) array."""
+    return array.ctypes.data if array.size else 0, array.strides[0], 0, array.strides[1], kind, array.shape[1]
 
 
 @helper

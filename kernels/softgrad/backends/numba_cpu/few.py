@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
-from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_of_list
 from softgrad.backends.numba_cpu.few_single import REDUCTIONS, cross_entropy_columns_few, cross_entropy_middle_few
 from softgrad.backends.numba_cpu.few_tiles import curvatures_few, losses_few, slopes_few
@@ -24,21 +23,19 @@ from softgrad.backends.numba_cpu.memory import (
     borrow,
     describe,
     describe_tangents,
-    describe_targets,
     give_back,
     readable,
     scratch,
-    tile_bytes,
 )
 from softgrad.backends.numba_cpu.single_rows import (
     SHORT,
     has_long_rows,
     has_middle_rows,
-    is_single,
     listed_behind,
     sixteen_bytes,
 )
-from softgrad.protocol import BadTargetError, Loss, loss_dtype
+from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64
+from softgrad.protocol import BadTargetError, Loss
 
 Way = Callable[..., Array | None]
 
@@ -51,11 +48,11 @@ def way(problem: Loss, grad: Array | None = None) -> Way | None:
     z = problem.z
     if type(problem.grad_output) is not float or z.size == 0:
         return None
-    if not (is_single(z) and is_for_float32(problem)):
+    if FORMATS[z.dtype] is None or not is_for_float32(problem):
         return _in_float64
-    if z.shape[1] <= SHORT:
-        return _in_float32
-    if has_long_rows(z) or (grad is not None and grad.strides[1] != grad.itemsize and has_middle_rows(z)):
+    if z.shape[1] > SHORT and (
+        has_long_rows(z) or (grad is not None and grad.strides[1] != grad.itemsize and has_middle_rows(z))
+    ):
         return None
     return _in_float32
 
@@ -65,10 +62,11 @@ def slopes_of_few(problem: Loss, v: Array) -> Array:
     count, v_step, of_v = describe_tangents(v)
     outer, _, inner = problem.z.shape
     rows = outer * inner
-    arguments, memory, _targets = _described(problem, count * rows)
-    results = np.empty(count * rows if problem.reduction == "none" else count, loss_dtype(problem.z.dtype))
+    arguments, memory, _probs = _described(problem, count * rows)
+    dtype, kind = _loss_dtype(problem.z)
+    results = np.empty(count * rows if problem.reduction == "none" else count, dtype)
     bad = slopes_few[arguments[0].dtype,](
-        *arguments, count, of_v, v_step, results, KINDS[results.dtype], memory.address
+        *arguments, count, of_v, v_step, results, kind, memory.address
     )  # fmt: skip
     if bad >= 0:
         raise BadTargetError(bad)
@@ -77,7 +75,7 @@ def slopes_of_few(problem: Loss, v: Array) -> Array:
 
 def curvatures_of_few(problem: Loss, v: Array, out: Array) -> None:
     """`cross_entropy_hvp` of them."""
-    arguments, memory, _targets = _described(problem, 0)
+    arguments, memory, _probs = _described(problem, 0)
     count, v_step, of_v = describe_tangents(v)
     bad = curvatures_few[arguments[0].dtype,](*arguments, count, of_v, v_step, as_stored(out), memory.address)
     if bad >= 0:
@@ -88,16 +86,16 @@ def _in_float32(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array 
     z, targets, weight, ignore_index, epsilon, zeta, _, reduction, scale, check = problem
     outer, classes, inner = z.shape
     rows, number = outer * inner, FORMATS[z.dtype].dtype
-    targets, ignores, ignore_index = ignoring(targets, ignore_index)
-    of_weight, _weight = _describe_weight(weight)
+    targets, ignores, ignored = _indices(targets, ignore_index)
+    weights = _NO_WEIGHTS if weight is None else weight.astype(np.float64, copy=False)
     results = np.empty((rows if reduction == "none" else 1) if with_loss else 0, np.float32)
     with_options = epsilon != 0.0 or zeta != 0.0
     few = (cross_entropy_columns_few if classes <= SHORT or not has_middle_rows(z) else cross_entropy_middle_few)[
         with_options
     ]
-    memory = borrow(COUNTER + bytes_of_list(rows) + 2 * bytes_of_list(rows) + 8 * classes + 64 + sixteen_bytes(classes))
+    memory = borrow(COUNTER + 8 * (3 * rows + classes) + 256 + sixteen_bytes(classes))
     outcome = few[number,](
-        as_stored(z), describe_targets(targets), ignores, ignore_index, check, of_weight, REDUCTIONS[reduction], scale,
+        as_stored(z), targets, ignores, ignored, check, weights, REDUCTIONS[reduction], scale,
         (epsilon, zeta) if with_options else None, results, _nothing(number) if grad is None else as_stored(grad),
         memory.address,
     )  # fmt: skip
@@ -115,12 +113,13 @@ def _in_float64(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array 
     z, per_row = problem.z, problem.reduction == "none"
     outer, _, inner = z.shape
     rows = outer * inner
-    arguments, memory, _targets = _described(problem, rows)
-    results = np.empty((rows if per_row else 1) if with_loss else 0, loss_dtype(z.dtype))
-    unit = 0.5 if z.itemsize == 8 and not per_row else 1.0  # as in Laid
+    arguments, memory, _probs = _described(problem, rows)
+    dtype, kind = _loss_dtype(z)
+    results = np.empty((rows if per_row else 1) if with_loss else 0, dtype)
+    unit = 0.5 if kind == FLOAT64 and not per_row else 1.0  # as in Laid
     number = arguments[0].dtype
     bad = losses_few[number,](
-        *arguments, results, KINDS[results.dtype], unit, _nothing(number) if grad is None else as_stored(grad),
+        *arguments, results, kind, unit, _nothing(number) if grad is None else as_stored(grad),
         memory.address,
     )  # fmt: skip
     if bad >= 0:
@@ -130,37 +129,46 @@ def _in_float64(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array 
     return results.reshape(outer, inner) if per_row else results[0]
 
 
-def _described(problem: Loss, numbers: int) -> tuple[tuple[Any, ...], Scratch, tuple[Array, Array | None]]:
-    """A problem of few rows as `few_tiles` takes it, memory for it and so many float64 numbers, and what must be kept
-    meanwhile.
-    """
+def _described(problem: Loss, numbers: int) -> tuple[tuple[Any, ...], Scratch, Array]:
+    """A problem as `few_tiles` takes it; memory for it and so many float64 numbers; what must be kept meanwhile."""
     z, targets, weight, ignore_index, epsilon, zeta, softcap, reduction, scale, check = problem
-    of_targets, of_probs, ignores, dense = NOTHING, NOTHING, False, targets.ndim == 3
+    dense = targets.ndim == 3
     if dense:
-        targets = readable(targets)
-        of_probs = describe(targets)
+        probs = readable(targets)
+        of_probs = describe(probs)
+        targets, ignores, ignored = _NO_TARGETS, False, 0
     else:
-        targets, ignores, ignore_index = ignoring(targets, ignore_index)
-        of_targets = describe_targets(targets)
-    of_weight, weight = _describe_weight(weight)
+        probs, of_probs = _NO_TARGETS, NOTHING
+        targets, ignores, ignored = _indices(targets, ignore_index)
+    weights = _NO_WEIGHTS if weight is None else weight.astype(np.float64, copy=False)
     arguments = (
-        as_stored(z), KINDS[z.dtype], of_targets, ignores, ignore_index or 0, check, of_probs, dense, of_weight,
+        as_stored(z), KINDS[z.dtype], targets, ignores, ignored, check, of_probs, dense, weights,
         (epsilon, zeta, softcap or 0.0, scale), REDUCTIONS[reduction],
     )  # fmt: skip
     outer, classes, inner = z.shape
-    size = bytes_of_list(outer * inner) + bytes_of_list(numbers) + 8 * classes + 64
-    return arguments, scratch(COUNTER + size + tiles.BUFFERS * tile_bytes(z)), (targets, weight)
+    # As if each class were a vector, and with what it takes to begin whole cache lines.
+    size = 8 * (outer * inner + numbers + classes) + 64 * tiles.BUFFERS * classes + 256
+    return arguments, scratch(COUNTER + size), probs
 
 
-def _describe_weight(weight: Array | None) -> tuple[tuple[int, int, int], Array | None]:
-    """Address, stride and kind, all 0 without weights; and what must be kept meanwhile."""
-    if weight is None:
-        return _NO_WEIGHTS, None
-    weight = readable(weight)
-    return (address(weight), weight.strides[0], KINDS[weight.dtype]), weight
+def _loss_dtype(z: Array) -> tuple[Any, int]:
+    return (np.float64, FLOAT64) if z.itemsize == 8 else (np.float32, FLOAT32)
 
 
-_NO_WEIGHTS = (0, 0, 0)
+def _indices(targets: Array, ignore_index: int | None) -> tuple[Array, bool, int]:
+    """Targets as int64, whether any of them is ignored, and which."""
+    if targets.dtype != _INT64:
+        targets, ignores, ignored = ignoring(targets, ignore_index)
+        if targets.dtype.kind == "u" and targets.itemsize == 8:
+            targets = np.minimum(targets, 2**63 - 1)  # out of range, and never one that could be ignored
+        return targets.astype(_INT64), ignores, ignored
+    if ignore_index is None or not -(2**63) <= ignore_index < 2**63 - 1:
+        return ignoring(targets, ignore_index)
+    return targets, True, ignore_index
+
+
+_INT64 = np.dtype(np.int64)
+_NO_WEIGHTS, _NO_TARGETS = np.empty(0), np.empty((0, 0), _INT64)
 
 
 def _redo(problem: Loss, grad: Array | None, memory: Scratch, count: int, *, with_loss: bool) -> Array | None:

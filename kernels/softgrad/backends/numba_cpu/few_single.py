@@ -10,21 +10,20 @@ from softgrad.backends.numba_cpu.compiling import helper
 from softgrad.backends.numba_cpu.entries import (
     ALL,
     BOOL,
-    DESCRIBED,
     FLOAT,
     INT,
-    WEIGHTS,
     Entry,
     begin,
     described,
+    described_per_row,
     reads,
     writes,
 )
 from softgrad.backends.numba_cpu.lanes import read_i64, write_f64
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
-from softgrad.backends.numba_cpu.targets import classify, reduce_rows
-from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as
+from softgrad.backends.numba_cpu.targets import INT64, classify, reduce_rows
+from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64
 
 # How losses are given: one per row, or summed, or averaged.
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
@@ -33,7 +32,7 @@ MEAN = REDUCTIONS["mean"]
 
 def _signature(options):
     def signature(z):
-        task = (reads(z, 3), DESCRIBED, BOOL, INT, BOOL, WEIGHTS, INT, FLOAT, options)
+        task = (reads(z, 3), reads(INT, 2), BOOL, INT, BOOL, reads(FLOAT, 1), INT, FLOAT, options)
         return (*task, writes(numba.float32, 1), writes(z, 3), INT)
 
     return signature
@@ -95,7 +94,8 @@ def _prepare(z, targets, ignores, ignore_index, check, weights, reduction, scale
     indices = losses + ((8 * rows + 63) & ~63)
     after = indices + ((8 * rows + 63) & ~63)
     weights_at, stage = lay_weights(weights, classes, after)
-    bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
+    of_targets = described_per_row(targets, INT64)
+    bad, count, mass = classify(of_targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
     by = mass if reduction == MEAN else 1.0
     zeta = 0.0
     if options is not None:
@@ -114,14 +114,14 @@ def _prepare(z, targets, ignores, ignore_index, check, weights, reduction, scale
 
 @helper
 def lay_weights(weights, classes, at):
-    """Weights as float64, with zeros up to a multiple of eight, written here.
+    """Write weights here, with zeros up to a multiple of eight.
 
     (Their address or 0; where the memory behind them begins.)
     """
-    if weights[0] == 0:
+    if weights.size == 0:
         return 0, at
     for c in range(classes):
-        write_f64(at + 8 * c, read_as(weights[0] + weights[1] * c, weights[2]))
+        write_f64(at + 8 * c, weights[c])
     end = at + ((8 * classes + 63) & ~63)
     for beyond in range(at + 8 * classes, end, 8):
         write_f64(beyond, 0.0)

@@ -17,8 +17,8 @@ from softgrad.backends.numba_cpu.entries import (
     DESCRIBED,
     FLOAT,
     INT,
-    WEIGHTS,
     described,
+    described_per_row,
     described_tangents,
     entry,
     reads,
@@ -26,7 +26,7 @@ from softgrad.backends.numba_cpu.entries import (
 )
 from softgrad.backends.numba_cpu.few_single import MEAN, lay_weights
 from softgrad.backends.numba_cpu.lanes import write_f64
-from softgrad.backends.numba_cpu.targets import classify, reduce_rows
+from softgrad.backends.numba_cpu.targets import INT64, classify, reduce_rows
 from softgrad.backends.numba_cpu.tile_cross_entropy import cross_entropy_tiles
 from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64, begin_tiles
@@ -34,7 +34,7 @@ from softgrad.backends.numba_cpu.tiles import FLOAT64, begin_tiles
 
 def _problem(z):
     options = numba.types.UniTuple(FLOAT, 4)
-    return reads(z, 3), INT, DESCRIBED, BOOL, INT, BOOL, DESCRIBED, BOOL, WEIGHTS, options, INT
+    return reads(z, 3), INT, reads(INT, 2), BOOL, INT, BOOL, DESCRIBED, BOOL, reads(FLOAT, 1), options, INT
 
 
 def _loss(z):
@@ -120,7 +120,8 @@ def _lay(
     weights_at, at = lay_weights(weights, classes, indices + ((8 * rows + 63) & ~63))
     bad, count, by = -1, rows, float(rows)
     if not dense:
-        bad, count, by = classify(targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
+        of_targets = described_per_row(targets, INT64)
+        bad, count, by = classify(of_targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
     if reduction != MEAN:
         by = 1.0
     elif count > 0 and zeta != 0.0:

@@ -34,6 +34,7 @@ from softgrad.backends.numba_cpu.tiles import FLOAT64, add, row_offset, write_as
 
 # Kinds of integers.
 INTEGERS = {np.dtype(f"{sign}{size}"): kind for kind, (sign, size) in enumerate(product("iu", (1, 2, 4, 8)))}
+INT64 = INTEGERS[np.dtype(np.int64)]
 RANGES = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in INTEGERS}
 
 
