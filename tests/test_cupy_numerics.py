@@ -77,6 +77,19 @@ def test_products(name):
                 judge(got, getattr(truth, function)(v, log_probs=log_p), (function, "from log_probs", case))
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_products_with_given_probabilities_below_the_normal_numbers(name):
+    """They are flushed where they are computed with; a product with a large tangent is a number like any other."""
+    p, v = np.zeros((3, 40), DTYPES[name]), np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    p[:, 0], p[:, 1:] = 1.0, np.geomspace(2.0**-133, 2.0**-120, 39)
+    p[2, 1::2] *= -1.0  # as a caller might have it who has them not checked
+    for scale in (1.0, 2.0**20, 2.0**100):
+        tangent = (v * np.float32(scale)).astype(np.float32)
+        with device():
+            got = softgrad.softmax_jvp(tangent, probs=p, check_probs=False)
+        judge(got, truth.softmax_jvp(tangent, probs=p), ("softmax_jvp", scale))
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_products_with_tangents_of_any_size(size):
     rng = np.random.default_rng(3)

@@ -60,7 +60,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   const Shift<Real> shift(LOGITS && ordinary ? m : Real(0));
   const auto exponential = [&](Real x) INLINED {
     // Padding is −inf, and no probability: it must come out as 0.
-    return LOGITS || LOGARITHMS ? shift.exp(x) : x == -infinity<Real>() ? Real(0) : x * lifted_one;
+    return LOGITS || LOGARITHMS ? shift.exp(x) : x == -infinity<Real>() ? Real(0) : lifted(x);
   };
   const auto exponentials = [&](Real(&x)[WIDTH]) INLINED {
 #pragma unroll
