@@ -57,7 +57,7 @@ def run_field(
         outcomes[contender.name] = outcome = Outcome(contender, verdict, [], caches)
         if outcome.refusal is None:
             timed = [_repeated(call, repeat) for call in calls]
-            entrants.append(Entrant(contender.name, timed, contender.own_stream, contender.active, outcome.samples))
+            entrants.append(Entrant(contender.name, timed, contender.wait, contender.active, outcome.samples))
     race(entrants, stopwatch, rounds=rounds, seconds=seconds)
     for outcome in outcomes.values():
         outcome.samples[:] = [sample / repeat for sample in outcome.samples]
@@ -78,9 +78,14 @@ def enter(
             return None, calls
         return judge(case, contender.results(case, calls[0]), true, ours=contender.ours), calls
     except Exception as error:  # whatever a library raises, the others go on
-        text = str(error).strip().splitlines()
         inf = float("inf")
-        return Verdict(inf, inf, f"raised {type(error).__name__}: {text[0][:200] if text else ''}"), []
+        return Verdict(inf, inf, raised(error)), []
+
+
+def raised(error: Exception) -> str:
+    """An exception in a line."""
+    text = str(error).strip().splitlines()
+    return f"raised {type(error).__name__}: {text[0][:200] if text else ''}"
 
 
 def _repeated(call: Callable[[], Any], times: int) -> Callable[[], Any]:

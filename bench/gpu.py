@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.race import Wait
+
 FLUSH_BYTES = 1 << 30
 
 
@@ -157,6 +159,8 @@ class EventStopwatch:
     while the host enqueues the call, so that the events measure the device and not the launch.
     """
 
+    MORE = 4  # calls
+
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
         self._flush = cuda.buffer(FLUSH_BYTES)
@@ -165,17 +169,26 @@ class EventStopwatch:
         """Wait for the device."""
         self._cuda.synchronize()
 
-    def time(self, call: Callable[[], Any], own_stream: bool = False) -> float:
-        """Device seconds of one call; wall-clock seconds where the library runs on a stream of its own (JAX)."""
+    def time(self, call: Callable[[], Any], wait: Wait = None) -> float:
+        """Device seconds of one call; where a library runs on streams of its own (JAX), what one more call adds.
+
+        That is the device's time, too, if the calls are enqueued faster than they run and leave no L2 to the next.
+        """
         self._cuda.fill(self._flush)
-        if own_stream:
+        if wait is not None:
             self._cuda.synchronize()
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
+            once, more = (_wall(call, wait, times) for times in (1, 1 + self.MORE))
+            return (more - once) / self.MORE if more > once else once
         before = self._cuda.event()
         call()
         return self._cuda.seconds(before, self._cuda.event())
+
+
+def _wall(call: Callable[[], Any], wait: Callable[[Any], Any], times: int) -> float:
+    """Wall-clock seconds of so many calls, enqueued at once."""
+    start = time.perf_counter()
+    wait([call() for _ in range(times)])
+    return time.perf_counter() - start
 
 
 class HostCostStopwatch:
@@ -188,7 +201,7 @@ class HostCostStopwatch:
         """Wait for the device."""
         self._cuda.synchronize()
 
-    def time(self, call: Callable[[], Any], own_stream: bool = False) -> float:
+    def time(self, call: Callable[[], Any], wait: Wait = None) -> float:
         """Wall-clock seconds until `call` returns."""
         self._cuda.synchronize()
         start = time.perf_counter()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 MINIMUM_ROUNDS = 3
+Wait = Callable[[Any], Any] | None
 
 
 class Stopwatch(Protocol):
@@ -21,8 +22,8 @@ class Stopwatch(Protocol):
     def settle(self) -> None:
         """Bring the device to rest, and its caches to the state the method states."""
 
-    def time(self, call: Callable[[], Any], own_stream: bool = False) -> float:
-        """Seconds that `call` takes."""
+    def time(self, call: Callable[[], Any], wait: Wait = None) -> float:
+        """Seconds that `call` takes; `wait` waits for its results, where the device's clock does not see them."""
 
 
 class HostStopwatch:
@@ -34,7 +35,7 @@ class HostStopwatch:
         """Wait for the workers of the last contender to go to sleep."""
         time.sleep(self.PAUSE)
 
-    def time(self, call: Callable[[], Any], own_stream: bool = False) -> float:
+    def time(self, call: Callable[[], Any], wait: Wait = None) -> float:
         """Wall-clock seconds of one call."""
         start = time.perf_counter()
         call()
@@ -47,7 +48,7 @@ class Entrant:
 
     name: str
     calls: Sequence[Callable[[], Any]]
-    own_stream: bool = False
+    wait: Wait = None
     active: Callable[[], AbstractContextManager[Any]] = nullcontext
     samples: list[float] = field(default_factory=list)
 
@@ -68,5 +69,5 @@ def race(entrants: Sequence[Entrant], stopwatch: Stopwatch, *, rounds: int, seco
             with entrant.active():
                 stopwatch.settle()
                 calls[turn % len(calls)]()
-                entrant.samples.append(stopwatch.time(calls[(turn + 1) % len(calls)], entrant.own_stream))
+                entrant.samples.append(stopwatch.time(calls[(turn + 1) % len(calls)], entrant.wait))
             turn += 2

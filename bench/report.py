@@ -177,7 +177,8 @@ def _measured(name: str, content: dict[str, Any], base: str = "bench/") -> str:
 def _method(content: dict[str, Any]) -> str:
     on_gpu = content["softgrad"]["settings"]["device"] == "gpu"
     how = (
-        "CUDA events on the default stream (JAX: wall clock), L2 flushed before each sample"
+        "CUDA events on the default stream (JAX: what each of four more calls adds to the wall clock), L2 flushed "
+        "before each sample"
         if on_gpu
         else "wall clock; inputs rotate through more memory than the last-level cache holds "
         f"({content['softgrad']['last_level_cache'] >> 20} MiB); 10 ms of pause and one untimed call before each sample"

@@ -9,7 +9,7 @@ from bench import cases, inputs, jacobian, machine
 from bench.cases import Case
 from bench.contenders import LIMIT, Contender, gather
 from bench.contenders.copy import DeviceCopy, HostCopy
-from bench.field import Outcome, run_field
+from bench.field import Outcome, raised, run_field
 from bench.operations import OPERATIONS
 from bench.race import HostStopwatch
 
@@ -236,6 +236,12 @@ class Run:
             for name, outcome in outcomes.items()
             if outcome.refusal is not None
         ]
+
+    def refuse(self, case: str, contender: Contender, error: Exception) -> None:
+        """Keep what a contender raised, once for each case."""
+        entry = {"case": case, "contender": contender.name, "ours": contender.ours, "reason": raised(error)}
+        if entry not in self.refused:
+            self.refused.append(entry)
 
     def extra(self, kind: str, case: Case, outcomes: dict[str, Outcome], name: str) -> dict[str, Any]:
         """What the result file says of one contender in one case, besides pytest-benchmark's statistics."""

@@ -69,7 +69,7 @@ class FakeStopwatch:
     def settle(self) -> None:
         self.settled += 1
 
-    def time(self, call: Any, own_stream: bool = False) -> float:
+    def time(self, call: Any, wait: Any = None) -> float:
         call()
         return self._seconds(call)
 

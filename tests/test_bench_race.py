@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from bench import jacobian
+from bench import gpu, jacobian
 from bench.cases import Case, cpu_cases, gpu_cases
 from bench.gpu import EventStopwatch, HostCostStopwatch
 from bench.inputs import cache_state, sets_to_rotate
@@ -122,10 +124,20 @@ def test_events_surround_the_call_after_a_flush():
     assert cuda.log == ["fill", "event", "call", "event"]
 
 
-def test_a_library_on_its_own_stream_is_waited_for_between_flush_and_call():
+def test_a_library_on_its_own_stream_is_timed_by_what_one_more_call_adds(monkeypatch):
     cuda = FakeCuda()
-    assert 0.0 <= EventStopwatch(cuda).time(lambda: cuda.log.append("call"), own_stream=True) < 5.0
-    assert cuda.log == ["fill", "synchronize", "call"]
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: cuda.now))
+
+    def wait(results: list) -> None:
+        cuda.log.append(f"wait for {len(results)}")
+        cuda.now += 0.125 + 0.25 * len(results)  # to be woken, and the device's time
+
+    def call() -> None:
+        cuda.log.append("call")
+        cuda.now += 1e-3  # what the host does meanwhile, here in addition
+
+    assert EventStopwatch(cuda).time(call, wait) == pytest.approx(0.251)
+    assert cuda.log == ["fill", "synchronize", "call", "wait for 1", *["call"] * 5, "wait for 5"]
 
 
 def test_host_cost_waits_outside_the_timed_part():

@@ -29,7 +29,7 @@ class Contender:
     dtypes: tuple[str, ...] = tuple(DTYPES)
     lacks: tuple[str, ...] = ()  # inherited methods that do not count
     notes: ClassVar[dict[str, str]] = {}  # operation -> how it is done here, where that is not the obvious way
-    own_stream = False  # on a GPU: does not run on the default stream, and is timed by the wall clock
+    wait: Callable[[Any], Any] | None = None  # on a GPU: what waits for results, where no event of ours sees them
 
     def active(self) -> AbstractContextManager[Any]:
         """What has to be in force while its calls run, set up outside the timed part."""

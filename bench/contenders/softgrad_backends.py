@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import softgrad
+from bench.cases import DTYPES
 from bench.contenders.base import Call, Contender
 
 
@@ -58,6 +59,8 @@ class CudaBackend(Backend):
             import cupy
 
             self.library, self._to_device, self._to_host = "cupy", cupy.asarray, cupy.asnumpy
+            if int(cupy.__version__.partition(".")[0]) < 14:  # it has no bfloat16
+                self.dtypes = tuple(name for name in DTYPES if name != "bfloat16")
         else:
             from numba import cuda
 

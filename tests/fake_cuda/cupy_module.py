@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import types
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Flags:
 def module(machine: Machine, run: Any) -> types.ModuleType:
     """The module; `run(kernel, grid, arguments)` runs a kernel."""
     cupy: Any = types.ModuleType("cupy")
-    cupy.__version__ = "14.2.0"
+    cupy.__version__, cupy.__spec__ = "14.2.0", ModuleSpec("cupy", None)
     thread = machine.thread
 
     # --- arrays -------------------------------------------------------------------------------------------------------
