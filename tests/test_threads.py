@@ -95,6 +95,43 @@ def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> No
     numba_threads()._pool.run(lambda: None, 2)
 
 
+def test_a_fault_while_waiting_for_others_is_raised_once_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = numba_threads()
+    caller, joined, left = threading.get_ident(), threading.Event(), []
+
+    def run() -> None:
+        if threading.get_ident() == caller:
+            assert joined.wait(60)
+            return
+        joined.set()
+        time.sleep(0.1)
+        left.append(True)
+
+    def fault(at: int, value: int) -> None:
+        raise ZeroDivisionError
+
+    threads._pool.run(lambda: None, 2)  # its helper is there
+    monkeypatch.setattr(threads, "await_change", fault)
+    with pytest.raises(ZeroDivisionError):
+        threads._pool.run(run, 2)
+    assert left
+
+
+def test_a_fault_that_comes_again_and_again_ends_the_wait() -> None:
+    job = numba_threads().Job(lambda: None, lambda: True)
+
+    class Broken:
+        def __enter__(self) -> None:
+            raise ZeroDivisionError
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    job._lock = Broken()
+    with pytest.raises(ZeroDivisionError):
+        job.work()
+
+
 def test_helpers_wait_until_the_caller_has_begun() -> None:
     """So what is to be compiled is compiled by the caller."""
     caller = threading.get_ident()

@@ -27,6 +27,8 @@ from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tiles import FLOAT64
 from softgrad.protocol import BadTargetError, Loss, loss_dtype
 
+_LINE = 8  # numbers in a line of the caches
+
 
 def is_for_float32(problem: Loss) -> bool:
     """Whether float32 kernels serve: an integer target in each row, and of the options those they know."""
@@ -58,14 +60,17 @@ class Laid:
         self.rows = rows = outer * inner
         self._problem = problem
         self._dtype = loss_dtype(z.dtype)
-        self._memory = borrow(8 + 8 * rows * (1 + (0 if reduction == "none" else lead)))
+        # grad_output, targets and what is to be reduced, each from a whole cache line on.
+        first = _LINE + -(-rows // _LINE) * _LINE
+        self._memory = borrow(8 * first + (0 if reduction == "none" else 8 * lead * rows))
         numbers, start = self._memory.numbers, self._memory.address
-        self.indices_at = 0 if problem.dense else start + 8
+        self.indices_at = 0 if problem.dense else start + 8 * _LINE
+        self._values_at = start + 8 * first
         if reduction == "none":
             self.values = np.empty((lead, outer, inner), self._dtype)
             self.loss_unit = 1.0
         else:
-            self.values = numbers[1 + rows : 1 + rows + lead * rows].reshape(lead, outer, inner)
+            self.values = numbers[first : first + lead * rows].reshape(lead, outer, inner)
             self.loss_unit = 0.5 if self._dtype.itemsize == 8 else 1.0
         self._weights = None if problem.weight is None else padded_weights(problem.weight)
         self.weights_at = 0 if self._weights is None else address(self._weights)
@@ -110,7 +115,7 @@ class Laid:
         """Sums over nothing are 0, lse = −inf."""
         self.values[...] = of_a_row
         if not self._problem.dense:
-            indices = self._memory.numbers[1 : 1 + self.rows].view(np.int64).reshape(self.values.shape[1:])
+            indices = self._memory.numbers[_LINE : _LINE + self.rows].view(np.int64).reshape(self.values.shape[1:])
             self.values[:, indices == tiles.IGNORED] = 0.0
             self.values[:, indices == tiles.BAD] = np.nan
 
@@ -122,8 +127,8 @@ class Laid:
             lead = len(self.values)
             results = np.empty(lead, self._dtype)
             reduce_rows(
-                self._memory.address + 8 * (1 + self.rows), lead, self.rows, unit, self.by, when_nothing_counts,
-                address(results), KINDS[self._dtype],
+                self._values_at, lead, self.rows, unit, self.by, when_nothing_counts, address(results),
+                KINDS[self._dtype],
             )  # fmt: skip
         self.close()
         return results

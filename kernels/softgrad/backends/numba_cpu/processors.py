@@ -16,14 +16,16 @@ UNKNOWN = -1
 
 def allowed() -> int:
     """How many threads may be used: what numba was told, and no more than this process has processors."""
-    parallel: Any = numba.np.ufunc.parallel
-    config: Any = numba.config
     # get_num_threads() starts numba's own pool; before that nobody can have called set_num_threads().
-    if getattr(parallel, "_is_initialized", False):
+    if getattr(_parallel, "_is_initialized", False):
         return int(numba.get_num_threads())
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return int(config.NUMBA_NUM_THREADS)
-    return min(int(config.NUMBA_NUM_THREADS), _QUOTA)
+    number = int(_config.NUMBA_NUM_THREADS)
+    return number if _TOLD else min(number, _QUOTA)
+
+
+_parallel: Any = numba.np.ufunc.parallel
+_config: Any = numba.config
+_TOLD = "NUMBA_NUM_THREADS" in os.environ  # which numba, too, reads when it is imported
 
 
 def _processors_by_quota() -> int:

@@ -48,8 +48,13 @@ def has_middle_rows(z: Array) -> bool:
 
 def streams(out: Array, *inputs: Array) -> bool:
     """Whether to write past the caches: a large result that is not written over what has just been read."""
-    size = out.nbytes + sum(array.nbytes for array in inputs)
-    return size >= LARGE_BYTES and all(address(out) != address(array) for array in inputs)
+    size = out.nbytes
+    for array in inputs:
+        size += array.nbytes
+    if size < LARGE_BYTES:
+        return False
+    at = address(out)
+    return all(address(array) != at for array in inputs)
 
 
 def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
@@ -160,21 +165,23 @@ def _share_step(step: Callable[[int, int], None], elements: int, tasks: int) -> 
 def listed(hard: Array) -> Array | None:
     """What kernels have listed behind its number."""
     count = int(hard[0])
-    return hard[1 : 1 + count] if count else None
+    return hard[1 : 1 + count].copy() if count else None
 
 
 def _share(
     z: Array, run: Callable[[int, int, int, int], None], tasks: int, elements: int, results: int, scratch_bytes: int
 ) -> Array | None:
     outer, _, inner = z.shape
-    hard = np.empty(1 + results * outer * inner, np.int64)
+    memory = borrow(bytes_of_list(results * outer * inner))
+    hard_at, hard = memory.address, memory.numbers.view(np.int64)
     hard[0] = 0
     chunk = max(1, min(CHUNK // elements, -(-tasks // 16)))
-    hard_at = address(hard)
 
     def run_one(counter: int) -> None:
         memory = scratch(scratch_bytes)
         run(counter, chunk, hard_at, memory.address)
 
     share(results * z.size, -(-tasks // chunk), run_one)
-    return listed(hard)
+    found = listed(hard)
+    give_back(memory)
+    return found

@@ -16,6 +16,7 @@ from softgrad.backends.numba_cpu.functions import two_sum
 from softgrad.backends.numba_cpu.lanes import (
     anywhere,
     f64s,
+    floats,
     i64,
     i64s,
     lane,
@@ -25,6 +26,7 @@ from softgrad.backends.numba_cpu.lanes import (
     read_f64,
     store_i64,
     store_part_i64,
+    stream_f64,
     sum_across,
     where,
     with_lane,
@@ -32,6 +34,8 @@ from softgrad.backends.numba_cpu.lanes import (
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
 from softgrad.backends.numba_cpu.tiles import FLOAT64, add, row_offset, write_as
 
+# From this many targets on they are not kept in the caches of the thread that classifies them.
+MANY = 4096
 # Kinds of integers.
 INTEGERS = {np.dtype(f"{sign}{size}"): kind for kind, (sign, size) in enumerate(product("iu", (1, 2, 4, 8)))}
 INT64 = INTEGERS[np.dtype(np.int64)]
@@ -131,6 +135,8 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
     (The first row that is BAD if `check`, else −1; how many count; the sum of their weights, each 1 without any.)
     """
     counts, high, low = i64s(0), f64s(0.0), f64s(0.0)
+    # Many were last read by other processors, from whose caches each line would have to be called back.
+    past_caches = rows >= MANY and indices % 64 == 0
     size = side_by_side(targets)
     for r in range(0, rows, 8):
         n = min(8, rows - r)
@@ -147,10 +153,12 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
         counts += where(inside, i64s(1), i64s(0))
         if weights != 0:
             high, low = add(high, low, weights_of(weights, t, inside))
-        if n == 8:
-            store_i64(indices + 8 * r, t)
-        else:
+        if n < 8:
             store_part_i64(indices + 8 * r, t, n)
+        elif past_caches:
+            stream_f64(indices + 8 * r, floats(t))
+        else:
+            store_i64(indices + 8 * r, t)
     count = sum_across(counts)
     return -1, count, sum_lanes(high, low) if weights != 0 else float(count)
 

@@ -27,6 +27,9 @@ from softgrad.backends.numba_cpu.lanes import peek, relax
 # A share for a thread that must be woken should be worth more than waking it, some ten microseconds.
 WORTH = 200_000  # elements of exponentials, one or two tenths of a millisecond
 
+# Interrupts that are put off while others work on the caller's arrays; more than a person will send.
+PATIENCE = 1000
+
 
 @kernel
 def await_change(at, value):
@@ -88,21 +91,25 @@ class Job:
             raise self._error
 
     def _close(self) -> None:
-        """Let nobody in any more and wait for those inside, who use the caller's arrays: an interrupt is put off."""
-        interrupt: BaseException | None = None
-        while True:
+        """Let nobody in any more and wait for those inside, who use the caller's arrays.
+
+        An interrupt, whatever it raises, is put off meanwhile.  So is a fault of this function's own, which would
+        come again: nothing is tried for ever.
+        """
+        put_off: BaseException | None = None
+        for attempt in range(PATIENCE):
             try:
                 with self._lock:
                     self._open = False
                     inside = int(self._inside[0])
-                if inside:
+                if inside and attempt == 0:
                     await_change(address(self._inside), inside)
                 with self._left:
                     break
             except BaseException as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+                put_off = error
+        if put_off is not None:
+            raise put_off
 
 
 class Pool:
