@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import math
 import os
 import platform
@@ -22,6 +23,7 @@ from softgrad.backends.numba_cpu import compiling, lanes, single
 from softgrad.backends.numba_cpu.functions import LIFT, exp_lifted, log1p
 from softgrad.backends.numba_cpu.wide_products import product_rows
 from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
+from softgrad.garbage import uncollected
 from tests import real
 from tests.real import Real
 
@@ -157,6 +159,61 @@ assert not few_tiles.losses_few and not tile_cross_entropy.cross_entropy_tiles.s
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_a_second_process_loads_what_it_calls_and_nothing_else():
+    """numba's own start-up, which imports SciPy, waits for somebody who compiles; then it works as ever."""
+    code = """
+import importlib.util, sys, numba, numpy as np, softgrad
+z = np.zeros((2, 4), np.float32)
+softgrad.softmax(z)
+softgrad.softmax_vjp(z, logits=z)
+started = "numba.np.arraymath" in sys.modules
+assert numba.njit(lambda a: (a * 2.0).sum())(np.ones(3)) == 6.0
+if importlib.util.find_spec("scipy"):
+    assert numba.njit(lambda a: a @ a)(np.eye(3))[0, 0] == 1.0
+assert (softgrad.softmax(z) == 0.25).all()
+sys.exit(7 if started else 0)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = [sys.executable, "-c", code]
+    outcomes = [subprocess.run(run, env=environment, timeout=300, check=False).returncode for _ in range(2)]
+    assert outcomes[0] in (0, 7)  # 7 if it had to compile
+    assert outcomes[1] == 0
+
+
+def test_numbas_own_way_of_loading_is_there_still(monkeypatch):
+    def add(a, b):
+        return a + b
+
+    monkeypatch.setattr(compiling, "rtsys", None)
+    assert compiling.kernel(add)(1, 2) == 3
+
+
+def test_start_up_leaves_the_collector_as_it_was():
+    young = gc.get_count()[0]
+    with uncollected():
+        assert not gc.isenabled()
+        made = [[] for _ in range(100_000)]
+    assert gc.isenabled()
+    assert gc.get_count()[0] < 1000 + young  # nothing of it is looked through at once
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with uncollected():
+            pass
+        assert gc.get_freeze_count() >= frozen > 0
+    finally:
+        gc.unfreeze()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    del made
 
 
 def test_works_without_a_cache_folder(monkeypatch):

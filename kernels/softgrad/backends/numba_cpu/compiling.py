@@ -11,6 +11,7 @@ from typing import Any
 
 import numba
 import numba.extending
+from numba.core.runtime.nrt import rtsys
 
 from softgrad.garbage import uncollected
 
@@ -94,6 +95,7 @@ def _cached(function: Callable[..., Any]) -> Any:
         file = compiled._cache._cache_file
         file._source_stamp = (file._source_stamp, _SOURCES)
         compiled._cache.save_overload = partial(_if_possible, compiled._cache.save_overload)
+        compiled._cache.load_overload = partial(_at_once, compiled._cache, compiled._cache.load_overload)
     return compiled
 
 
@@ -101,6 +103,19 @@ def _if_possible(save: Callable[..., None], *arguments: Any) -> None:
     """What cannot be kept (the disk is full, the folder has become read-only) is compiled again by the next process."""
     with suppress(OSError):
         save(*arguments)
+
+
+def _at_once(cache: Any, load: Callable[..., Any], signature: Any, context: Any) -> Any:
+    """What the cache keeps, if it does, with the memory manager that compiled code asks for and no more.
+
+    numba's own way first gathers everything it can compile, SciPy's linear algebra among it: that takes ten times as
+    long as to load a kernel, and only who compiles something needs it.
+    """
+    found = None
+    with suppress(Exception):  # numba may one day arrange this otherwise; there is its own way still
+        rtsys.initialize(context)
+        found = cache._load_overload(signature, context)
+    return load(signature, context) if found is None else found
 
 
 _SOURCES = tuple(
