@@ -14,11 +14,11 @@ a primitive contains mathematics and memory traffic, no policy.
 
 A real dtype is one of the four, or any integer dtype, in the machine's byte order: longer ones arrive as float64.
 
-A result as large as the logits is written to an array that is handed in: it may be the caller's, so it may be the
-very same view as one input, and shares no element with any other.  One with a number per row or fewer is returned,
-new, so that a device backend may put it and its scratch memory into one allocation.  Results are rounded once.  The
-same row gives the same bits wherever it stands: classes are added in an order fixed by C and by whether their axis is
-contiguous, reduced losses in a tree fixed by the number of rows.
+A result as large as the logits is written to an array that is handed in: it may be the caller's, so it may be the very
+same view as one input, and shares no element with any other.  One with a number per row or fewer is returned, new, so
+that a device backend may put it and its scratch memory into one allocation; losses and their derivatives may have outer
+· inner as one axis.  Results are rounded once.  The same row gives the same bits wherever it stands: classes are added
+in an order fixed by C and by whether their axis is contiguous, reduced losses in a tree fixed by the number of rows.
 
 Of an adopted array the code above uses `shape`, `strides` (bytes), `dtype`, `itemsize`, `ndim`, `size`, `flags`,
 `reshape` (a view where the strides allow one, else a copy), `astype`, and where it must `transpose` and

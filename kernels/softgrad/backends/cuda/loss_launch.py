@@ -66,17 +66,23 @@ def launch(
         divisor_at = scratch + DIVISOR_AT if plan.divides else 0
     factor = factor / plan.divided_by if plan.divided_by else 0.0
     loss_at, grad_at, out_at = (numbers_at, written_at, 0) if what == VALUE else (0, 0, written_at or numbers_at)
-    addresses = z_at, targets_at, weight_at, scales_at, loss_at, grad_at, divisor_at, factor
-    filled = plan.arguments.filled
-    arguments = filled(*addresses, v_at, out_at)
+    arguments = plan.arguments.filled(
+        z_at, targets_at, weight_at, scales_at, loss_at, grad_at, divisor_at, factor, v_at, out_at
+    )
     if plan.divides:
         sums = plan.sums.filled(0, divisor_at, scratch + PARTS_AT, scratch + COUNTER_AT, 0)
         runtime.launch(plan.divisor, plan.chunks, arguments + sums, z)
-    if plan.has_rows:
+    if plan.has_rows and not plan.is_cut:
+        runtime.launch(plan.launch.kernel, plan.launch.grid, arguments, z)
+    elif plan.has_rows:
         of_launches = [arguments]
-        if v is not None and plan.launch.kernel.regime.cut:  # one tangent at a time
+        if v is not None:  # one at a time
+            places = [(v_at + i * v.strides[0], out_at + i * plan.out_step) for i in range(v.shape[0])]
             of_launches = [
-                filled(*addresses, v_at + i * v.strides[0], out_at + i * plan.out_step) for i in range(v.shape[0])
+                plan.arguments.filled(
+                    z_at, targets_at, weight_at, scales_at, loss_at, grad_at, divisor_at, factor, *place
+                )
+                for place in places
             ]
         primitives.launch(plan.launch, z, of_launches)
     if plan.reduces and results is not None:

@@ -33,6 +33,7 @@ class LossPlan(NamedTuple):
     memory: Memory | None  # of what is returned, and of the numbers per row that it is the sum of
     out_step: int  # bytes from the numbers of one tangent to those of the next
     has_rows: bool
+    is_cut: bool  # whether its rows are
     writes_nothing: bool
     divided_by: float  # as far as that is known; 1 where the device finds it out, or there is no mean
     divides: bool  # whether the device finds out what the mean divides by
@@ -120,8 +121,9 @@ def plan(
     when_nothing_counts = 0.0 if what == SLOPE else np.nan
     return LossPlan(
         is_taken, computing, Launch(kernel, plans.grid(kernel, z), walks), Arguments(LOSS_ARGS, fields), memory,
-        out_step, bool(rows and (v is None or v[1][0])), not returns and (written is None or 0 in written[1]), by,
-        divides, reduces, divides or (reduces and returns), kernels.divisor(real),
+        out_step, bool(rows and (v is None or v[1][0])), kernel.regime.cut,
+        not returns and (written is None or 0 in written[1]), by, divides, reduces, divides or (reduces and returns),
+        kernels.divisor(real),
         kernels.total(kernels.computing(names[0])), chunks,
         Arguments(TOTAL_ARGS, (OPEN, OPEN, OPEN, OPEN, OPEN, length, chunks, by, when_nothing_counts)),
     )  # fmt: skip
@@ -131,7 +133,7 @@ def _memory(z: Layout, v: Layout | None, reduces: bool) -> Memory:
     (outer, _, inner), dtype = z[1], loss_dtype(z[0])
     lead = () if v is None else v[1][:1]
     if not reduces:
-        return Memory((*lead, outer, inner), dtype, 0)
+        return Memory((*lead, outer * inner), dtype, 0)
     count = lead[0] if lead else 1
     offset = -(-count * dtype.itemsize // 8) * 8
     return Memory(((offset + 8 * count * outer * inner) // dtype.itemsize,), dtype, offset)

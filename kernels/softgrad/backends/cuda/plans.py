@@ -7,7 +7,7 @@ the tenth of a microsecond of a look-up is all that choosing a kernel, its grid 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,7 +35,10 @@ SOFTMAX_WALKS, PRODUCT_WALKS = Walks(3), Walks(2, 3)
 class Arguments:
     """The bytes of a kernel's arguments, with some fields left open."""
 
-    __slots__ = ("_fields", "_pack")
+    __slots__ = ("filled",)
+
+    filled: Callable[..., bytes]
+    """The arguments with these values in the open fields, in order."""
 
     def __init__(self, letters: str, fields: Sequence[float | None]) -> None:
         closed = struct.pack(f"={letters}", *(0 if field is OPEN else field for field in fields))
@@ -44,16 +47,11 @@ class Arguments:
         pieces = [closed[8 * a : 8 * b] for a, b in zip([0, *(i + 1 for i in at)], [*at, len(fields)], strict=True)]
         opened = [*(letters[i] for i in at), ""]
         form = "".join(f"{len(piece)}s{letter}" for piece, letter in zip(pieces, opened, strict=True))
-        self._pack = struct.Struct(f"={form}").pack
-        self._fields: list[Any] = [pieces[0]]
-        for piece in pieces[1:]:
-            self._fields += [0, piece]
-
-    def filled(self, *values: float) -> bytes:
-        """The arguments with these values in the open fields, in order."""
-        fields = self._fields.copy()
-        fields[1::2] = values
-        return self._pack(*fields)
+        # Made for their number, as a named tuple is: to put a list together would take longer than to pack it.
+        names = [f"value{i}" for i in range(len(at))]
+        packed = [name for i, value in enumerate([*names, ""]) for name in (f"piece{i}", value) if name]
+        known = {f"piece{i}": piece for i, piece in enumerate(pieces)} | {"pack": struct.Struct(f"={form}").pack}
+        self.filled = eval(f"lambda {', '.join(names)}: pack({', '.join(packed)})", known)
 
 
 class Launch(NamedTuple):

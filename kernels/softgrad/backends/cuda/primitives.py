@@ -129,7 +129,7 @@ class Primitives:
         return loss_launch.launch(self, VALUE, problem, with_loss, grad)
 
     def cross_entropy_jvp(self, problem: Loss, v: Array) -> Array:
-        """The loss's derivative along each tangent: (K, outer, inner), or (K,) when reduced."""
+        """The loss's derivative along each tangent: (K, outer · inner), or (K,) when reduced."""
         if problem.check_targets:
             self._judge_targets(problem)
         return loss_launch.launch(self, SLOPE, problem, v=v)

@@ -93,10 +93,9 @@ class CupyRuntime:
         if stream is None:
             stream = cupy.cuda.get_current_stream().ptr
         pointer, threads, shared_bytes, _ = function
-        parcel = self._parcels.mine
-        parcel.pack(arguments)
+        parameters = self._parcels.mine.parameters(arguments)
         # The driver itself: `RawKernel.__call__` would look at every argument, and at the stream, again.
-        driver.launchKernel(pointer, grid, 1, 1, threads, 1, 1, shared_bytes, stream, parcel.parameters, 0)
+        driver.launchKernel(pointer, grid, 1, 1, threads, 1, 1, shared_bytes, stream, parameters, 0)
         return None
 
     def on_stream(self) -> AbstractContextManager[Any]:

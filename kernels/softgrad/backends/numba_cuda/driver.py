@@ -76,9 +76,8 @@ class Driver:
             with self._on(device):
                 _checked(cu.cuFuncSetAttribute(function.handle, attribute, shared_bytes))
             function.shared_bytes = shared_bytes
-        parcel = self._parcels.mine
-        parcel.pack(arguments)
-        launch = (function.handle, grid, 1, 1, function.threads, 1, 1, shared_bytes, stream, 0, parcel.extra)
+        extra = self._parcels.mine.extra(arguments)
+        launch = (function.handle, grid, 1, 1, function.threads, 1, 1, shared_bytes, stream, 0, extra)
         if self._is_current(device):
             _checked(cu.cuLaunchKernel(*launch))
         else:
