@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import mpmath as mp
 import numpy as np
@@ -256,3 +259,10 @@ def test_assert_right_judges_kind_dtype_and_shape():
     for wrong in (np.full((2, 2), 0.5, np.float32), np.full(4, 0.5), [[0.5, 0.5]] * 2, np.full((2, 2), 0.5 + 1e-14)):
         with pytest.raises(AssertionError):
             truth.assert_right(wrong, true, np.float64)
+
+
+def test_it_is_nobody_s_but_its_own():
+    """What judges softgrad does not call it."""
+    program = "import sys, tests.truth; sys.exit(any(name.partition('.')[0] == 'softgrad' for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, timeout=60, check=False)
+    assert done.returncode == 0

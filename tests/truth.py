@@ -3,122 +3,29 @@
 Imports nothing of softgrad.  Names and arguments are the library's; each function returns a `Truth`, the value and
 the magnitude ("budget") in which its error is counted.  Computed to about 95 bits by `tests.real`, itself checked
 against mpmath, in the forms that cancel nothing, so that a float64 result of 1e-300 can be judged to the last digit.
+`tests.point` has what depends on a row's logits alone, `tests.ulps` how results are held against the truth.
 
-    z_j, k, m    logits (softcapped), the first largest class, m = z_k
-    gap_j        m − z_j ≥ 0
-    e_j, s, p    exp(−gap_j), their sum, e / s
-    l, lse       log1p(Σ_{j≠k} e_j), m + l
     W_j          target mass: h on the integer target, D_j spread over the classes
     u_j          v_j − v_k
+
+The other symbols are those of `tests.point`.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tests import real
+from tests.point import Point, column
 from tests.real import Real, where
-
-
-class Truth(NamedTuple):
-    """A true value, and the magnitude in which errors against it are counted."""
-
-    value: Real
-    budget: Real
-
-
-# --- one row: everything that depends on the logits alone -----------------------------------------------------------
-
-
-def Point(z: np.ndarray, softcap: float | None = None) -> _Point:  # noqa: N802
-    """The rows of logits (..., C); the last few are kept, because most functions are asked about the same rows."""
-    return _kept(np.ascontiguousarray(z).astype(np.float64).tobytes(), z.shape, softcap)
-
-
-@lru_cache(maxsize=4)
-def _kept(data: bytes, shape: tuple[int, ...], softcap: float | None) -> _Point:
-    return _Point(np.frombuffer(data, np.float64).reshape(shape), softcap)
-
-
-class _Point:
-    """Everything that depends on the logits alone."""
-
-    def __init__(self, z: np.ndarray, softcap: float | None = None) -> None:
-        self.masked = z == -np.inf
-        self.broken = np.isnan(z).any(-1) | (z == np.inf).any(-1) | self.masked.all(-1)
-        self.softcap = softcap
-        self._z = np.where(self.masked | self.broken[..., None], 0.0, z)
-        self.k = np.where(self.masked, -np.inf, self._z).argmax(-1)[..., None]
-
-    @cached_property
-    def _tanh(self) -> Real:
-        return real.tanh(Real(self._z) / self.softcap)
-
-    @cached_property
-    def z(self) -> Real:
-        """Softcapped, 0 where masked."""
-        return Real(self._z) if self.softcap is None else self._tanh * self.softcap
-
-    @cached_property
-    def slope(self) -> Real:
-        """dz'/dz = 4q / (1 + q)², 0 where masked."""
-        if self.softcap is None:
-            return Real(np.ones(self._z.shape))
-        q = real.exp(abs(Real(self._z) / self.softcap) * -2.0)
-        return where(self.masked, 0.0, q * 4.0 / ((q + 1.0) * (q + 1.0)))
-
-    @cached_property
-    def curvature(self) -> Real:
-        """d²z'/dz²."""
-        if self.softcap is None:
-            return Real(np.zeros(self._z.shape))
-        return self._tanh * self.slope * -2.0 / self.softcap
-
-    @cached_property
-    def m(self) -> Real:
-        return self.z.take(self.k)[..., 0]
-
-    @cached_property
-    def gap(self) -> Real:
-        """m − z, +∞ where masked."""
-        return where(self.masked, np.inf, column(self.m) - self.z)
-
-    @cached_property
-    def e(self) -> Real:
-        return real.exp(-self.gap)
-
-    def others(self, t: np.ndarray) -> Real:
-        """Σ e over the classes other than t, (..., 1)."""
-        return where(np.arange(self.e.shape[-1]) == t, 0.0, self.e).sum()
-
-    @cached_property
-    def rest(self) -> Real:
-        return self.others(self.k)
-
-    @cached_property
-    def s(self) -> Real:
-        return self.rest + 1.0
-
-    @cached_property
-    def p(self) -> Real:
-        return self.e / column(self.s)
-
-    @cached_property
-    def l(self) -> Real:
-        return real.log1p(self.rest)
-
-    @cached_property
-    def lse(self) -> Real:
-        return self.m + self.l
-
-
-def column(x: Any) -> Any:
-    """A number per row, to stand beside the classes."""
-    return x[..., None]
-
+from tests.ulps import EPS as EPS
+from tests.ulps import Truth as Truth
+from tests.ulps import assert_right as assert_right
+from tests.ulps import truth_shape as truth_shape
+from tests.ulps import ulp as ulp
+from tests.ulps import worst_ulp as worst_ulp
 
 # --- softmax --------------------------------------------------------------------------------------------------------
 
@@ -404,89 +311,3 @@ def _take(x: Real, indices: np.ndarray) -> Real:
 
 def _first_largest(p: np.ndarray) -> np.ndarray:
     return p.argmax(-1)[..., None]
-
-
-# --- judging --------------------------------------------------------------------------------------------------------
-
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-23, "bfloat16": 2.0**-23}
-# Smallest normal number, and the bound at which the computing dtype overflows.
-_RANGE = {"float64": (2.0**-1022, Real(1.0, e=1024)), "float32": (2.0**-126, Real(1.0, e=128))}
-
-
-def ulp(result: Any, truth: Truth | Real, budget: Real | None = None) -> np.ndarray:
-    """The error of every entry in ulp of the budget (of the true value where there is none).
-
-    NaN must meet NaN, and an infinity its like.  A true value below the smallest normal number of the computing
-    dtype may be 0 or off by that number.  A 16-bit result counts as the float32 number nearest to the truth that
-    rounds to it.  A true value beyond the largest number may be infinite.
-    """
-    if isinstance(truth, Truth):
-        truth, budget = truth
-    result = np.asarray(result)
-    if result.shape != truth.shape:
-        raise AssertionError(f"shape {result.shape} where the truth has {truth.shape}")
-    name = result.dtype.name
-    tiny, overflow = _RANGE["float64" if name == "float64" else "float32"]
-    size = abs(truth) if budget is None else budget.broadcast_to(truth.shape)
-    low, high = _roundings(result)
-    with np.errstate(all="ignore"):
-        # The distance from the truth to the interval of numbers that round to the result.
-        t = where((abs(truth) - overflow).hi > 0.0, where(truth.hi > 0.0, overflow, -overflow), truth)
-        low, high = (where(np.isinf(x), where(x > 0.0, overflow, -overflow), x) for x in (low, high))
-        error = where((low - t).hi > 0.0, low - t, where((t - high).hi > 0.0, t - high, 0.0))
-        error = where((error.hi > 0.0) & ((abs(truth) - tiny).hi < 0.0) & ((error - tiny).hi <= 0.0), 0.0, error)
-        counted = (error / (size * EPS[name])).float()
-        counted = np.where(error.hi == 0.0, 0.0, np.where(size.hi == 0.0, np.inf, counted))
-    special = ~np.isfinite(truth.hi)
-    wide = result.astype(np.float64)
-    same = np.where(np.isnan(truth.hi), np.isnan(wide), wide == truth.hi)
-    counted = np.where(special, np.where(same, 0.0, np.inf), counted)
-    return np.where(np.isnan(counted) | (np.isnan(wide) & ~special), np.inf, counted)
-
-
-def _roundings(result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of float32 numbers that round to each 16-bit result; the result itself for the others."""
-    wide = result.astype(np.float64)
-    if result.dtype.itemsize != 2:
-        return wide, wide
-    with np.errstate(all="ignore"):
-        magnitude = np.abs(result)
-        bits = magnitude.view(np.uint16)
-        below = np.maximum(bits, 1) - np.uint16(1)
-        ends = []
-        for neighbour in (below, bits + np.uint16(1)):
-            near = neighbour.view(result.dtype).astype(np.float64)
-            ends.append(0.5 * (near + magnitude.astype(np.float64)))
-        inner, outer = ends
-        largest = 65504.0 if result.dtype.name == "float16" else float.fromhex("0x1.fep127")
-        beyond = 65520.0 if result.dtype.name == "float16" else float.fromhex("0x1.ffp127")
-        inner = np.where(np.isinf(wide), beyond, np.where(wide == 0.0, -outer, inner))
-        outer = np.where(np.isinf(wide), np.inf, np.where(np.abs(wide) == largest, beyond, outer))
-    negative = np.signbit(wide) & (wide != 0.0)
-    return np.where(negative, -outer, inner), np.where(negative, -inner, outer)
-
-
-def worst_ulp(result: Any, truth: Truth | Real, budget: Real | None = None) -> float:
-    """The largest error of `ulp`, infinite for a NaN or infinity out of place."""
-    return float(ulp(result, truth, budget).max(initial=0.0))
-
-
-def assert_right(result: Any, truth: Truth | Real, dtype: Any, *, within: float = 4.0, what: str = "") -> None:
-    """Kind, dtype and shape of a result first, then its values to `within` ulp."""
-    expected = np.ndarray if truth_shape(truth) else np.generic
-    assert isinstance(result, expected), f"{what}: {type(result).__name__}, expected {expected.__name__}"
-    assert result.dtype == dtype, f"{what}: dtype {result.dtype}, expected {dtype}"
-    assert result.shape == truth_shape(truth), f"{what}: shape {result.shape}, expected {truth_shape(truth)}"
-    errors = ulp(result, truth)
-    worst = errors.max(initial=0.0)
-    if worst > within:
-        at = np.unravel_index(errors.argmax(), errors.shape)
-        value = truth.value if isinstance(truth, Truth) else truth
-        raise AssertionError(
-            f"{what}: {worst:.3g} ulp at {tuple(map(int, at))}: {result[at]!r}, truth {value[at].float()!r}; "
-            f"{int((errors > within).sum())} of {errors.size} entries beyond {within} ulp"
-        )
-
-
-def truth_shape(truth: Truth | Real) -> tuple[int, ...]:
-    return (truth.value if isinstance(truth, Truth) else truth).shape
