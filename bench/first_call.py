@@ -37,7 +37,7 @@ class NotingRuntime:
     def pointer(self, array: np.ndarray) -> int:
         return int(array.__array_interface__["data"][0])
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: np.ndarray) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: np.ndarray, spare: int = 0) -> np.ndarray:
         return np.zeros(shape, dtype)
 
     def convert(self, array: np.ndarray, dtype: Any) -> np.ndarray:

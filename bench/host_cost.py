@@ -45,6 +45,9 @@ def calls(put: Callable[[np.ndarray], Any]) -> dict[str, Call]:
         "cross_entropy_value_and_grad, none": lambda: softgrad.cross_entropy_value_and_grad(
             z, t, reduction="none", out=out
         ),
+        "cross_entropy_value_and_grad, sum": lambda: softgrad.cross_entropy_value_and_grad(
+            z, t, reduction="sum", out=out
+        ),
         "cross_entropy_value_and_grad, mean": lambda: softgrad.cross_entropy_value_and_grad(z, t, out=out),
         "cross_entropy_hvp, mean": lambda: softgrad.cross_entropy_hvp(v, logits=z, targets=t, out=out),
     }
@@ -95,7 +98,7 @@ def _without_primitives(module: Any, found: dict[str, Call]) -> Iterator[None]:
         last: dict[Any, Any] = {}
 
         def primitive(*arguments: Any, **options: Any) -> Any:
-            key = arguments[0].reduction if name == "cross_entropy" else None
+            key = (arguments[0].reduction, options["with_loss"]) if name == "cross_entropy" else None
             if key not in last:
                 last[key] = real[name](*arguments, **options)
             return last[key]
@@ -167,6 +170,7 @@ def cupy_place() -> Iterator[tuple[Any, Any, Call]]:
             (cupy.cuda, "Stream", Stream),
             (cupy, "zeros", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
             (cupy, "empty", lambda shape, dtype: cupy.ndarray(shape, dtype, room)),
+            (cupy.cuda, "alloc", lambda size: room),
             (cupy, "RawModule", lambda **_: SimpleNamespace(get_function=lambda name: kernel)),
         ),
     ):

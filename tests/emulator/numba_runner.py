@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections import Counter, deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numba.cuda
@@ -12,6 +13,7 @@ import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
+from softgrad.backends.cuda.spare import part
 from softgrad.backends.numba_cuda import kernels, machine
 from softgrad.backends.numba_cuda.arguments import unpacked
 from softgrad.backends.numba_cuda.rows import Place
@@ -99,8 +101,10 @@ class Runtime:
         self._regions.append(region)
         return region.pointer
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: Any, spare: int = 0) -> np.ndarray:
         """A new array, all ones: what is not written shows."""
+        if spare:
+            return part(partial(self.empty, like=like), shape, dtype, spare)
         array = np.empty(shape, dtype)
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         return array

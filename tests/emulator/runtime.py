@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
+from softgrad.backends.cuda.spare import part
 from tests.emulator import build, variants
 
 
@@ -26,8 +28,10 @@ class EmulatedRuntime:
     def pointer(self, array: np.ndarray) -> int:
         return array.__array_interface__["data"][0]
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: np.ndarray) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: np.ndarray, spare: int = 0) -> np.ndarray:
         """Filled with what no kernel should leave."""
+        if spare:
+            return part(partial(self.empty, like=like), shape, dtype, spare)
         array = np.empty(shape, dtype)
         array.view(np.uint8 if array.ndim else array.dtype)[...] = 0xFE
         return array

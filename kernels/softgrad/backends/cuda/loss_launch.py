@@ -52,11 +52,9 @@ def launch(
     # What is returned, and the address of the numbers per row.
     results, numbers_at = None, 0
     if plan.memory is not None:
-        shape, dtype, offset = plan.memory
-        results = memory = runtime.empty(shape, dtype, z)
-        numbers_at = pointer(memory) + offset
-        if plan.reduces:
-            results = memory[0, ...] if v is None else memory[: v.shape[0]]  # of one element, an array
+        shape, dtype, offset, spare = plan.memory
+        results = runtime.empty(shape, dtype, z, spare)
+        numbers_at = pointer(results) + offset
     elif plan.writes_nothing:
         return None
 
@@ -85,9 +83,9 @@ def launch(
                 for place in places
             ]
         primitives.launch(plan.launch, z, of_launches)
-    if plan.reduces and results is not None:
-        first, itemsize = pointer(results), results.dtype.itemsize
-        for i in range(results.size):
+    if plan.reduces and plan.memory is not None:
+        first, itemsize = numbers_at - plan.memory.offset, plan.memory.dtype.itemsize
+        for i in range(1 if v is None else v.shape[0]):
             values_at, result_at = numbers_at + i * plan.out_step, first + i * itemsize
             sums = plan.sums.filled(values_at, result_at, scratch + PARTS_AT, scratch + COUNTER_AT, divisor_at)
             runtime.launch(plan.total, plan.chunks, arguments + sums, z)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softgrad.backends.cuda import kernels, plans
+from softgrad.backends.cuda import kernels, plans, spare
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.plans import ABSENT, KEPT, OPEN, Arguments, Fields, Launch, Layout
 from softgrad.backends.cuda.segments import Walks
@@ -46,14 +47,15 @@ class LossPlan(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """One allocation: what is returned and, where that is reduced, from `offset` bytes on a double for every row.
+    """One allocation: what is returned and, where that is reduced, `spare` bytes for a double for every row of each.
 
     Together, so that no scratch returns to a pool while a captured graph may write to it.
     """
 
     shape: tuple[int, ...]
     dtype: Any
-    offset: int
+    offset: int  # of the numbers per row
+    spare: int
 
 
 @lru_cache(KEPT)
@@ -133,10 +135,8 @@ def _memory(z: Layout, v: Layout | None, reduces: bool) -> Memory:
     (outer, _, inner), dtype = z[1], loss_dtype(z[0])
     lead = () if v is None else v[1][:1]
     if not reduces:
-        return Memory((*lead, outer * inner), dtype, 0)
-    count = lead[0] if lead else 1
-    offset = -(-count * dtype.itemsize // 8) * 8
-    return Memory(((offset + 8 * count * outer * inner) // dtype.itemsize,), dtype, offset)
+        return Memory((*lead, outer * inner), dtype, 0, 0)
+    return Memory(lead, dtype, spare.offset(lead, dtype), 8 * prod(lead) * outer * inner)
 
 
 def ignored_bits(dtype: np.dtype[Any], index: int | None) -> tuple[bool, int]:

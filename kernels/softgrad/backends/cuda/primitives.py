@@ -27,8 +27,8 @@ class Runtime(Protocol):
     def pointer(self, array: Array) -> int:
         """Address of the first element."""
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
-        """A new C-contiguous array on the device of `like`."""
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: Array, spare: int = 0) -> Array:
+        """A new C-contiguous array on the device of `like`; behind it, from `spare.offset` on, so many more bytes."""
 
     def convert(self, array: Array, dtype: Any) -> Array:
         """A C-contiguous copy in another dtype."""

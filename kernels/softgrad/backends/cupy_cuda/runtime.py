@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import cupy
@@ -14,6 +15,7 @@ from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.parcel import Parcels
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
+from softgrad.backends.cuda.spare import offset, part
 from softgrad.backends.cupy_cuda import arrays
 
 # --fmad=false: multiplications and additions are fused where the source says so, the same in every variant of a kernel.
@@ -45,9 +47,17 @@ class CupyRuntime:
         """Address of the first element."""
         return array.data.ptr
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: cupy.ndarray) -> cupy.ndarray:
-        """A new C-contiguous array on the device of `like`."""
-        return arrays.empty(shape, dtype, like)
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: cupy.ndarray, spare: int = 0) -> cupy.ndarray:
+        """A new C-contiguous array on the device of `like`, and spare bytes behind it."""
+        if not spare:
+            return arrays.empty(shape, dtype, like)
+        if arrays.call.library == "torch":
+            return part(partial(arrays.empty, like=like), shape, dtype, spare)
+        size = offset(shape, dtype) + spare
+        if like.data.device_id == cupy.cuda.runtime.getDevice():
+            return cupy.ndarray(shape, dtype, cupy.cuda.alloc(size))
+        with like.device:
+            return cupy.ndarray(shape, dtype, cupy.cuda.alloc(size))
 
     def convert(self, array: cupy.ndarray, dtype: Any) -> cupy.ndarray:
         """A C-contiguous copy in another dtype."""

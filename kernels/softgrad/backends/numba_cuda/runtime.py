@@ -12,6 +12,7 @@ from softgrad.backends.cuda.buffers import StreamBuffers
 from softgrad.backends.cuda.kernels import C_TYPES, TOTALS, Kernel
 from softgrad.backends.cuda.libraries import library_of
 from softgrad.backends.cuda.scratch import SCRATCH_BYTES
+from softgrad.backends.cuda.spare import offset
 from softgrad.backends.numba_cuda import binaries, kernels
 from softgrad.backends.numba_cuda.arguments import CopyArgs, layout
 from softgrad.backends.numba_cuda.copies import AXES
@@ -57,10 +58,11 @@ class Runtime:
         """A result as an array of its library."""
         return array.home.library.array(array, like)
 
-    def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray) -> DeviceArray:
-        """A new C-contiguous array of the library and on the device of `like`."""
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: DeviceArray, spare: int = 0) -> DeviceArray:
+        """A new C-contiguous array of the library and on the device of `like`, and spare bytes behind it."""
         home, dtype = like.home, np.dtype(dtype)
-        owner, pointer = home.library.allocate(shape, dtype, home.device)
+        whole = (-(-(offset(shape, dtype) + spare) // dtype.itemsize),) if spare else shape
+        owner, pointer = home.library.allocate(whole, dtype, home.device)
         return DeviceArray(pointer, shape, contiguous_strides(shape, dtype.itemsize), dtype, owner, home)
 
     def unit_tangents(self, shape: tuple[int, int, int], like: DeviceArray) -> DeviceArray:
