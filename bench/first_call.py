@@ -57,7 +57,9 @@ class NotingRuntime:
 def noting() -> Iterator[NotingRuntime]:
     """The `cupy` backend, forced, over such a device."""
     runtime = NotingRuntime()
-    module: Any = SimpleNamespace(**members(host, Primitives(runtime)) | {"CHECKS_VALUES": False})
+    module: Any = SimpleNamespace(
+        **members(host, Primitives(runtime)) | {"CHECKS_VALUES": False, "TAKES_TWO_AXES": True}
+    )
     before = dispatch._loaded.get(BACKEND)
     dispatch._loaded[BACKEND] = module
     try:

@@ -76,6 +76,7 @@ class Device(types.ModuleType):
     """Its backend: NumPy's primitives on the memory of device arrays; counts what it allocates and checks."""
 
     CHECKS_VALUES = False
+    TAKES_TWO_AXES = False
 
     def __init__(self) -> None:
         super().__init__("a_device_backend")

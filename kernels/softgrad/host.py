@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from softgrad.registry import unserved
 
 CHECKS_VALUES = True
+TAKES_TWO_AXES = False
 _SEQUENCES = (list, tuple, range)
 _NUMBERS = (np.generic, int, float)
 _SOMEWHERE = 1 << 46  # an address, for what is never read

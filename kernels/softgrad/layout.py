@@ -14,11 +14,11 @@ from typing import Any
 from softgrad.protocol import Array, Backend
 
 
-def rows(array: Array, axis: int) -> Array:
-    """`array` as (outer, C, inner); `axis` is non-negative."""
+def rows(array: Array, axis: int, two_axes: bool = False) -> Array:
+    """`array` as (outer, C, inner), or, if `two_axes` will do, as (outer, C) where it is; `axis` is non-negative."""
     shape = array.shape
     if axis == 1 and len(shape) == 2:
-        return array.reshape(shape[0], shape[1], 1)
+        return array if two_axes else array.reshape(shape[0], shape[1], 1)
     outer, classes, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
     if _is_viewable(array, 0, axis):
         return array.reshape(outer, classes, inner)
@@ -29,20 +29,23 @@ def rows(array: Array, axis: int) -> Array:
     return array.transpose(axis, *before, *after).reshape(classes, outer, inner).transpose(1, 0, 2)
 
 
-def tangent_rows(array: Array, axis: int, lead: int) -> Array:
-    """Tangents as (K, outer, C, inner): `lead` axes come before those that `axis` counts, K = 1 if none does."""
+def tangent_rows(array: Array, axis: int, lead: int, two_axes: bool = False) -> Array:
+    """Tangents as (K, outer, C, inner): `lead` axes come before those that `axis` counts, K = 1 if none does.
+
+    If `two_axes` will do, one as (outer, C) where it is.
+    """
     shape = array.shape
     if axis == 1 and len(shape) == 2:
-        return array.reshape(1, shape[0], shape[1], 1)
+        return array if two_axes else array.reshape(1, shape[0], shape[1], 1)
     at = lead + axis
     return array.reshape(prod(shape[:lead]), prod(shape[lead:at]), shape[at], prod(shape[at + 1 :]))
 
 
-def per_row(array: Array, axis: int) -> Array:
-    """One number per row, of the logits' shape without the class axis, as (outer, inner)."""
+def per_row(array: Array, axis: int, two_axes: bool = False) -> Array:
+    """One number per row, of the logits' shape without the class axis, as (outer, inner), or so as (outer,)."""
     shape = array.shape
     if axis == len(shape) == 1:
-        return array.reshape(shape[0], 1)
+        return array if two_axes else array.reshape(shape[0], 1)
     return array.reshape(prod(shape[:axis]), prod(shape[axis:]))
 
 

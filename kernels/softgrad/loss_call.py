@@ -67,9 +67,10 @@ class LossCall:
             arguments.out_memory(backend, native_out, shape if v is None else v.shape, twins, others)
         # Values: of targets that are no probabilities, whoever reads them judges them.
         check = not dense and (backend.CHECKS_VALUES if check is None else check)
-        in_rows = rows(t, axis) if dense else per_row(t, axis)
+        two_axes = backend.TAKES_TWO_AXES
+        in_rows = rows(t, axis, two_axes) if dense else per_row(t, axis, two_axes)
         self._problem = Loss(
-            rows(z, axis), in_rows, w, ignore_index, label_smoothing, z_loss, softcap, reduction, g, check
+            rows(z, axis, two_axes), in_rows, w, ignore_index, label_smoothing, z_loss, softcap, reduction, g, check
         )  # fmt: skip
         self._backend, self._z, self._t, self._v, self._native_out = backend, z, t, v, native_out
         self._axis, self._lead, self._logits, self._out = axis, lead, logits, out
@@ -82,18 +83,18 @@ class LossCall:
     def grad(self) -> Any:
         """The gradient alone."""
         result = writable(self._backend, self._native_out, self._z.shape, self._z, self._axis)
-        self._compute(rows(result, self._axis), with_loss=False)
+        self._compute(rows(result, self._axis, self._backend.TAKES_TWO_AXES), with_loss=False)
         return self._deliver(result)
 
     def loss_and_grad(self) -> tuple[Any, Any]:
         """Both, in one pass."""
         result = writable(self._backend, self._native_out, self._z.shape, self._z, self._axis)
-        loss = self._compute(rows(result, self._axis), with_loss=True)
+        loss = self._compute(rows(result, self._axis, self._backend.TAKES_TWO_AXES), with_loss=True)
         return self._release_loss(loss), self._deliver(result)
 
     def jvp(self) -> Any:
         """The loss's derivative along the tangent."""
-        v = tangent_rows(self._v, self._axis, self._lead)
+        v = tangent_rows(self._v, self._axis, self._lead, self._backend.TAKES_TWO_AXES)
         try:
             slope = self._backend.cross_entropy_jvp(self._problem, v)
         except BadTargetError as bad:
@@ -104,9 +105,10 @@ class LossCall:
         """Hessian · tangent."""
         axis, lead = self._axis, self._lead
         result = writable(self._backend, self._native_out, self._v.shape, self._z, axis, lead)
-        v = tangent_rows(self._v, axis, lead)
+        two_axes = self._backend.TAKES_TWO_AXES
+        v = tangent_rows(self._v, axis, lead, two_axes)
         try:
-            self._backend.cross_entropy_hvp(self._problem, v, tangent_rows(result, axis, lead))
+            self._backend.cross_entropy_hvp(self._problem, v, tangent_rows(result, axis, lead, two_axes))
         except BadTargetError as bad:
             raise self._refusal(bad) from None
         return self._deliver(result)

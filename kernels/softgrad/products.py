@@ -256,8 +256,13 @@ def _product(
     if check:
         arguments.probs_values(backend, name, z, axis)
     result = writable(backend, native_out, v.shape, z, axis, lead)
-    run = getattr(backend, primitive)
-    run(tangent_rows(v, axis, lead), rows(z, axis), tangent_rows(result, axis, lead), is_logits=name == "logits")
+    two_axes = backend.TAKES_TWO_AXES
+    getattr(backend, primitive)(
+        tangent_rows(v, axis, lead, two_axes),
+        rows(z, axis, two_axes),
+        tangent_rows(result, axis, lead, two_axes),
+        is_logits=name == "logits",
+    )
     return deliver(backend, result, native_out, out, given)
 
 

@@ -70,7 +70,7 @@ class Loss(NamedTuple):
     @property
     def dense(self) -> bool:
         """Whether the targets are probabilities, one per class."""
-        return self.targets.ndim == 3
+        return self.targets.ndim == self.z.ndim
 
 
 class BadTargetError(Exception):
@@ -87,6 +87,11 @@ class Backend(Protocol):
     # --- arrays -------------------------------------------------------------------------------------------------
     CHECKS_VALUES: bool
     """Whether targets and probabilities are checked unless asked otherwise: yes where that needs no synchronisation."""
+
+    TAKES_TWO_AXES: bool
+    """Whether logits of shape (outer, C) are taken without a view of three axes, which takes time to make.  In such a
+    call (outer, C) is (outer, C, 1), or of one tangent (1, outer, C, 1), and targets for each row are (outer,).
+    """
 
     def adopt(self, name: str, array: Any, like: Array | None = None, /) -> Array:
         """The backend's own array over the caller's memory, on the device of `like`, the main input (None for itself).
@@ -145,7 +150,7 @@ class Backend(Protocol):
 
 
 # The names of a backend: what it is besides its primitives, and these.
-SERVICES = ("CHECKS_VALUES", "adopt", "release", "empty", "unit_tangents", "overlap")
+SERVICES = ("CHECKS_VALUES", "TAKES_TWO_AXES", "adopt", "release", "empty", "unit_tangents", "overlap")
 PRIMITIVES = (
     "softmax", "log_softmax", "logsumexp", "softmax_product", "log_softmax_jvp", "log_softmax_vjp", "cross_entropy",
     "cross_entropy_jvp", "cross_entropy_hvp", "first_bad_row",

@@ -118,7 +118,7 @@ def logsumexp(logits: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     backend, z = arguments.main_input("logits", logits, {})
     axis = arguments.class_axis(axis, z.shape, "logits")
     kept = (1,) if arguments.flag("keepdims", keepdims) else ()
-    lse = backend.logsumexp(rows(z, axis))
+    lse = backend.logsumexp(rows(z, axis, backend.TAKES_TWO_AXES))
     return backend.release(lse.reshape(z.shape[:axis] + kept + z.shape[axis + 1 :]), logits)
 
 
@@ -130,5 +130,6 @@ def _normalise(primitive: str, logits: Any, axis: int, out: Any) -> Any:
     if native_out is not None:
         arguments.out_memory(backend, native_out, z.shape, {"logits": z}, copies)
     result = writable(backend, native_out, z.shape, z, axis)
-    getattr(backend, primitive)(rows(z, axis), rows(result, axis))
+    two_axes = backend.TAKES_TWO_AXES
+    getattr(backend, primitive)(rows(z, axis, two_axes), rows(result, axis, two_axes))
     return deliver(backend, result, native_out, out, logits)

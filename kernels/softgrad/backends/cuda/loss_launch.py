@@ -75,7 +75,7 @@ def launch(
     elif plan.has_rows:
         of_launches = [arguments]
         if v is not None:  # one at a time
-            places = [(v_at + i * v.strides[0], out_at + i * plan.out_step) for i in range(v.shape[0])]
+            places = [(v_at + i * plan.v_step, out_at + i * plan.out_step) for i in range(plan.tangents)]
             of_launches = [
                 plan.arguments.filled(
                     z_at, targets_at, weight_at, scales_at, loss_at, grad_at, divisor_at, factor, *place
@@ -85,7 +85,7 @@ def launch(
         primitives.launch(plan.launch, z, of_launches)
     if plan.reduces and plan.memory is not None:
         first, itemsize = numbers_at - plan.memory.offset, plan.memory.dtype.itemsize
-        for i in range(1 if v is None else v.shape[0]):
+        for i in range(plan.tangents):
             values_at, result_at = numbers_at + i * plan.out_step, first + i * itemsize
             sums = plan.sums.filled(values_at, result_at, scratch + PARTS_AT, scratch + COUNTER_AT, divisor_at)
             runtime.launch(plan.total, plan.chunks, arguments + sums, z)

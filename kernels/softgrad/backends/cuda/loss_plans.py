@@ -32,7 +32,9 @@ class LossPlan(NamedTuple):
     launch: Launch
     arguments: Arguments  # open: z, targets, weight, scale_rows, loss, grad, divisor, scale, v, out
     memory: Memory | None  # of what is returned, and of the numbers per row that it is the sum of
-    out_step: int  # bytes from the numbers of one tangent to those of the next
+    tangents: int  # and the bytes from one to the next, and from the numbers of one to those of the next
+    v_step: int
+    out_step: int
     has_rows: bool
     is_cut: bool  # whether its rows are
     writes_nothing: bool
@@ -77,8 +79,11 @@ def plan(
     `options` are those of `Loss`, from ignore_index to reduction; rows of more classes than `beyond` are cut.
     """
     ignore_index, smoothing, z_loss, softcap, reduction = options
+    dense, mean, reduces = len(targets[1]) == len(z[1]), reduction == "mean", reduction != "none"
+    z, targets = plans.rows(z), plans.rows(targets) if dense else plans.per_row(targets)
+    v = None if v is None else plans.tangents(v)
+    written = None if written is None else plans.rows(written) if v is None else plans.tangents(written)
     rows, inner, classes = plans.shape(z)
-    dense, mean, reduces = len(targets[1]) == 3, reduction == "mean", reduction != "none"
     real = "double" if what != VALUE or z[0].itemsize == 8 or softcap is not None else "float"
     computing = np.dtype(np.float64 if real == "double" else np.float32)
 
@@ -123,7 +128,7 @@ def plan(
     when_nothing_counts = 0.0 if what == SLOPE else np.nan
     return LossPlan(
         is_taken, computing, Launch(kernel, plans.grid(kernel, z), walks), Arguments(LOSS_ARGS, fields), memory,
-        out_step, bool(rows and (v is None or v[1][0])), kernel.regime.cut,
+        v[1][0] if v else 1, v[2][0] if v else 0, out_step, bool(rows and (v is None or v[1][0])), kernel.regime.cut,
         not returns and (written is None or 0 in written[1]), by, divides, reduces, divides or (reduces and returns),
         kernels.divisor(real),
         kernels.total(kernels.computing(names[0])), chunks,

@@ -76,6 +76,7 @@ def softmax(mode: str, z: Layout, out: Layout, clusters: bool, beyond: int) -> P
 
     Open: z, out.
     """
+    z, out = rows(z), per_row(out) if mode == "LOG_SUM_EXP" else rows(out)
     dtype, _, strides = z
     kernel = kernels.softmax(mode, dtype.name, keeping(z, clusters, beyond))
     arguments = Arguments(SOFTMAX_ARGS, (*shape(z), *read(z), *written(out)))
@@ -85,6 +86,7 @@ def softmax(mode: str, z: Layout, out: Layout, clusters: bool, beyond: int) -> P
 @lru_cache(KEPT)
 def products(mode: str, is_logits: bool, v: Layout, point: Layout, out: Layout, clusters: bool, beyond: int) -> Plan:
     """`mode`: SOFTMAX_PRODUCT, LOG_JVP or LOG_VJP.  Open: point, v, out."""
+    v, point, out = tangents(v), rows(point), tangents(out)
     is_taken = all(is_whole(dtype.itemsize, strides) for dtype, _, strides in (v, point)) and is_built_for(v[0])
     tangent = v[0] if is_taken else point[0]
     regime = keeping(point, clusters, beyond, arrays=2)
@@ -94,6 +96,27 @@ def products(mode: str, is_logits: bool, v: Layout, point: Layout, out: Layout, 
 
 
 # --- of layouts -------------------------------------------------------------------------------------------------------
+
+
+def rows(z: Layout) -> Layout:
+    """As (outer, C, inner): `inner` may have been left out."""
+    return _longer(z, 3)
+
+
+def per_row(numbers: Layout) -> Layout:
+    """As (outer, inner), likewise."""
+    return _longer(numbers, 2)
+
+
+def tangents(v: Layout) -> Layout:
+    """As (K, outer, C, inner): (outer, C) is one of them."""
+    dtype, shape, strides = rows(v)
+    return (dtype, (1, *shape), (0, *strides)) if len(shape) == 3 else v
+
+
+def _longer(array: Layout, axes: int) -> Layout:
+    dtype, shape, strides = array
+    return (dtype, (*shape, 1), (*strides, dtype.itemsize)) if len(shape) == axes - 1 else array
 
 
 def shape(z: Layout) -> tuple[int, int, int]:

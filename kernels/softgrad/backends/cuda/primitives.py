@@ -62,8 +62,7 @@ class Primitives:
 
     def logsumexp(self, z: Array) -> Array:
         """log Σ exp(z), (outer, inner)."""
-        outer, _, inner = z.shape
-        out = self.runtime.empty((outer, inner), loss_dtype(z.dtype), z)
+        out = self.runtime.empty((z.shape[0], *z.shape[2:]), loss_dtype(z.dtype), z)
         self._softmax("LOG_SUM_EXP", z, out)
         return out
 
@@ -115,7 +114,8 @@ class Primitives:
         if not plan.is_taken or ((point_at | v_at | out_at) & 7 and not self.are_aligned(out, point, v)):
             self._products(mode, self.real(v, point), self.plain(point), out, is_logits)
         elif plan.launch.kernel.regime.cut:  # one tangent at a time
-            steps = [(i * v.strides[0], i * out.strides[0]) for i in range(v.shape[0])]
+            tangents = v.shape[0] if v.ndim > point.ndim else 1
+            steps = [(i * v.strides[0], i * out.strides[0]) for i in range(tangents)]
             self.launch(plan.launch, point, [plan.arguments.filled(point_at, v_at + a, out_at + b) for a, b in steps])
         else:
             self.launch(plan.launch, point, [plan.arguments.filled(point_at, v_at, out_at)])
@@ -144,7 +144,8 @@ class Primitives:
         targets = problem.targets
         position = None
         if targets.size:
-            position = first_bad_target(self, self.plain(targets), problem.z.shape[1], problem.ignore_index)
+            in_rows = targets if targets.ndim == 2 else targets.reshape(targets.size, 1)
+            position = first_bad_target(self, self.plain(in_rows), problem.z.shape[1], problem.ignore_index)
         if position is not None:
             raise BadTargetError(position)
 
@@ -166,10 +167,10 @@ class Primitives:
         if not regime.cut:
             self.runtime.launch(kernel, grid, arguments[0], z)
             return
-        outer, classes, inner = z.shape
+        classes = z.shape[1]
         segments, length = self.cutting.segments(classes, z.dtype.itemsize, regime)
         records = self.runtime.scratch(z) + RECORDS_AT
-        shape = outer * inner, classes
+        shape = z.size // classes, classes
         for blocks, of_launch in launches(segments, length, shape, regime, walks, arguments, records):
             self.runtime.launch(kernel, blocks, of_launch, z)
 

@@ -23,6 +23,7 @@ from softgrad.registry import unserved
 
 # Targets and probabilities are judged on request only: it would synchronise.
 CHECKS_VALUES = False
+TAKES_TWO_AXES = True
 
 
 class _Call(threading.local):

@@ -4,10 +4,11 @@ from softgrad.backends.numba_cpu.checks import first_bad_row
 from softgrad.backends.numba_cpu.cross_entropy import cross_entropy, cross_entropy_hvp, cross_entropy_jvp
 from softgrad.backends.numba_cpu.products import log_softmax_jvp, log_softmax_vjp, softmax_product
 from softgrad.backends.numba_cpu.softmax import log_softmax, logsumexp, softmax
-from softgrad.host import CHECKS_VALUES, adopt, empty, overlap, release, unit_tangents
+from softgrad.host import CHECKS_VALUES, TAKES_TWO_AXES, adopt, empty, overlap, release, unit_tangents
 
 __all__ = [
     "CHECKS_VALUES",
+    "TAKES_TWO_AXES",
     "adopt",
     "cross_entropy",
     "cross_entropy_hvp",

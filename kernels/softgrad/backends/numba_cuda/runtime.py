@@ -26,6 +26,7 @@ class Runtime:
     """Arrays, kernels and launches; `driver` is the CUDA driver, or what plays it."""
 
     CHECKS_VALUES = False  # targets and probabilities are judged on request only: it would synchronise
+    TAKES_TWO_AXES = True
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
