@@ -79,7 +79,7 @@ class CupyRuntime:
         device, stream = like.data.device_id, arrays.call.stream
         if stream is None:
             stream = cupy.cuda.get_current_stream(device).ptr
-        return self._scratch.of(device, stream, capture.capture_of(stream))
+        return self._scratch.of(device, stream, capture.capture_of(stream) if stream else 0)
 
     def _zeros(self, size: int, device: int) -> int:
         # On a stream of its own: the call's may be one that captures.
@@ -92,7 +92,11 @@ class CupyRuntime:
     def launch(self, kernel: Kernel, grid: int, arguments: bytes, like: cupy.ndarray) -> None:
         """Run a kernel, compiled on its first use on a device."""
         device = like.data.device_id
-        if not _is_current(device):
+        try:  # whether this thread's context is the device's; it may have none yet
+            elsewhere = driver.ctxGetDevice() != device
+        except driver.CUDADriverError:
+            elsewhere = True
+        if elsewhere:
             with cupy.cuda.Device(device):
                 cupy.cuda.runtime.memGetInfo()  # makes the device's context this thread's, where it has none yet
                 return self.launch(kernel, grid, arguments, like)
@@ -117,11 +121,3 @@ def _compiled(kernel: Kernel) -> _Function:
     """For the current device."""
     raw = cupy.RawModule(code=kernel.text(), options=OPTIONS).get_function(kernel.name)
     return _Function(raw.kernel.ptr, kernel.regime.threads, kernel.shared_bytes, (raw, kernel))
-
-
-def _is_current(device: int) -> bool:
-    """Whether this thread's context is the device's; it may have none yet."""
-    try:
-        return bool(driver.ctxGetDevice() == device)
-    except driver.CUDADriverError:
-        return False
