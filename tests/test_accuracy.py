@@ -173,6 +173,18 @@ def test_softcap_far_out_on_its_tail(backend):
             )
 
 
+@pytest.mark.parametrize(("seed", "softcap"), [(5, 100.0), (40, 300.0)])
+def test_the_hessian_under_a_wide_softcap(backend, seed, softcap):
+    """Where the largest logit, capped, has a rounding error that the others would not share."""
+    rng = np.random.default_rng(seed)
+    z, t = rng.normal(size=(256, 20)) * 0.6 * softcap, rng.integers(0, 20, 256)
+    z[np.arange(256), t] += 0.25 * softcap
+    v, options = rng.normal(size=z.shape), {"softcap": softcap, "reduction": "sum"}
+    product = softgrad.cross_entropy_hvp(v, logits=z, targets=t, **options)
+    expected = truth.cross_entropy_hvp(v, logits=z, targets=t, **options)
+    assert_right(product, expected, z.dtype, within=4 + softcap)
+
+
 def test_negative_probabilities_that_cancel_against_smoothing(backend):
     T = np.array([[-1.0 / 9.0, 0.5, 0.25], [0.0, -0.11, 1.0]])
     z = np.array([[0.5, -60.0, 1.0], [3.0, -2.0, 0.0]])

@@ -150,6 +150,9 @@ def test_hot_loops_of_products_are_packed():
 def test_nothing_is_compiled_before_it_is_called():
     code = """
 import numpy, softgrad
+from softgrad.backends.numba_cpu import addresses
+assert softgrad.available_backends()["numba"] == "available"
+assert not addresses._finders
 with softgrad.use_backend("numba"):
     softgrad.softmax(numpy.zeros((2, 5)))
 from softgrad.backends.numba_cpu import few_tiles, tile_cross_entropy, tile_products, tile_softmax
@@ -177,9 +180,12 @@ sys.exit(7 if started else 0)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = [sys.executable, "-c", code]
-    outcomes = [subprocess.run(run, env=environment, timeout=300, check=False).returncode for _ in range(2)]
-    assert outcomes[0] in (0, 7)  # 7 if it had to compile
-    assert outcomes[1] == 0
+    outcomes: set[int] = set()
+    for _ in range(4):  # the last may find that another test's process has just replaced an index of numba's cache
+        if 0 not in outcomes:
+            outcomes.add(subprocess.run(run, env=environment, timeout=300, check=False).returncode)
+    assert 0 in outcomes
+    assert outcomes <= {0, 7}  # 7: had to compile
 
 
 def test_numbas_own_way_of_loading_is_there_still(monkeypatch):

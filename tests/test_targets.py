@@ -251,6 +251,15 @@ def test_an_unchecked_row_is_nan_and_an_ignored_one_0_at_every_length(
             assert np.isfinite(grad[4:]).all()
 
 
+def test_the_largest_ignore_index_does_not_stand_for_another(backend: str) -> None:
+    targets = T.copy()
+    targets[1] = 2**63 - 1
+    agree(everything(targets, ignore_index=2**63 - 1), everything(np.where(targets > C, -100, T)))
+    targets[4] = -1
+    with pytest.raises(ValueError, match=r"targets\[4\] is -1"):
+        everything(targets, ignore_index=2**63 - 1)
+
+
 # --- the first that is out of range -----------------------------------------------------------------------------------
 
 

@@ -76,6 +76,8 @@ def _to_numpy(name: str, array: Any) -> str:
         return f"`{name}.copy_to_host()`"
     if kind.__module__.partition(".")[0] == "cupy":
         return f"`cupy.asnumpy({name})`"
+    if kind in (dict, set, frozenset, str, bytes):  # of which NumPy makes something else than numbers
+        return ""
     if any(hasattr(kind, speaks) for speaks in ("__array__", "__dlpack__", "__buffer__", "__len__")):
         return f"`np.asarray({name})`"
     return ""

@@ -146,7 +146,10 @@ def ignoring(targets: Array, ignore_index: int | None) -> tuple[Array, bool, int
     if not lowest <= ignore_index <= highest:
         return targets, False, 0
     if ignore_index >= 2**63 - 1:  # beyond what the kernels compare with
-        return np.where(targets == ignore_index, -1, np.minimum(targets, 2**62)).astype(np.int64), True, -1
+        indices = np.minimum(targets, 2**62).astype(np.int64)
+        indices[indices < 0] = -2
+        indices[targets == ignore_index] = -1
+        return indices, True, -1
     return targets, True, ignore_index
 
 

@@ -90,7 +90,7 @@ class _Kept(threading.local):
     """A thread's memory, kept from call to call while it is small: fresh pages cost as much as the arithmetic."""
 
     def __init__(self) -> None:
-        self.scratch = Scratch(2**16)
+        self.scratch: Scratch | None = None
         self.spare: list[Scratch] = []
 
 
@@ -100,7 +100,7 @@ _kept = _Kept()
 def scratch(size: int) -> Scratch:
     """The calling thread's own.  Its contents last as long as one kernel runs."""
     kept = _kept.scratch
-    if kept.size < size:
+    if kept is None or kept.size < size:
         kept = Scratch(size)
         if size <= KEPT_BYTES:
             _kept.scratch = kept
