@@ -6,10 +6,11 @@ import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
-from softgrad.backends.numba_cpu.memory import KINDS, Array, describe, scratch, tile_bytes, tile_scratch, tile_work
+from softgrad.backends.numba_cpu.memory import KINDS, Array, describe, scratch, tile_bytes
 from softgrad.backends.numba_cpu.single_rows import is_few
-from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_checks import BUFFERS, bad_rows, first_bad_few
+from softgrad.backends.numba_cpu.tile_rows import share_tiles
+from softgrad.backends.numba_cpu.tiles import FLOAT64
 
 
 def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
@@ -23,16 +24,8 @@ def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
         memory = scratch(COUNTER + 8 * rows + 64 + BUFFERS * tile_bytes(probs))
         first = first_bad_few[stored.dtype,](stored, KINDS[probs.dtype], log, tolerance, memory.address)
         return None if first < 0 else first
-    tiles, work = tile_work(probs)
     bad = np.empty(rows, np.float64)
-
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(BUFFERS, probs)
-        bad_rows(
-            counter, buffers, work, log, tolerance, describe(probs),
-            (address(bad), 8, 0, 8, 0, 1),
-        )  # fmt: skip
-
-    share(2 * probs.size, tiles, run)
+    of_bad = address(bad), 8 * inner, 0, 8, FLOAT64, inner
+    share_tiles(bad_rows, BUFFERS, probs, log, tolerance, describe(probs), of_bad)
     first = int(bad.argmax()) if rows else 0
     return first if rows and bad[first] else None

@@ -19,8 +19,6 @@ from softgrad.backends.numba_cpu.memory import (
     describe_per_row,
     describe_tangents,
     readable,
-    tile_scratch,
-    tile_work,
 )
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
@@ -37,8 +35,8 @@ from softgrad.backends.numba_cpu.single_rows import (
     streams,
     write_contiguous,
 )
-from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
+from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.wide_cross_entropy import cross_entropy_rows
 from softgrad.protocol import Loss
 
@@ -109,13 +107,7 @@ def cross_entropy_jvp(problem: Loss, v: Array) -> Array:
         arguments = (
             *laid.tile_arguments(), count, v_first, v_step, describe_per_row(laid.values[0]), laid.values.strides[0],
         )  # fmt: skip
-        tasks, work = tile_work(problem.z)
-
-        def run(counter: int) -> None:
-            _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-            cross_entropy_jvp_tiles(counter, buffers, work, *arguments)
-
-        share(4 * (1 + count) * problem.z.size, tasks, run)
+        share_tiles(cross_entropy_jvp_tiles, tiles.BUFFERS, problem.z, *arguments, passes=1 + count)
     return laid.results(1.0, when_nothing_counts=0.0)
 
 
@@ -132,11 +124,5 @@ def cross_entropy_hvp(problem: Loss, v: Array, out: Array) -> None:
     count, v_step, v_first = describe_tangents(v)
     _, out_step, out_first = describe_tangents(out)
     arguments = (*laid.tile_arguments(), laid.scales, count, v_first, v_step, out_first, out_step)
-    tasks, work = tile_work(problem.z)
-
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-        cross_entropy_hvp_tiles(counter, buffers, work, *arguments)
-
-    share(4 * (1 + count) * problem.z.size, tasks, run)
+    share_tiles(cross_entropy_hvp_tiles, tiles.BUFFERS, problem.z, *arguments, passes=1 + count)
     laid.close()

@@ -12,6 +12,7 @@ import numba
 
 from softgrad.backends.numba_cpu.compiling import helper
 from softgrad.backends.numba_cpu.entries import (
+    ALL,
     BOOL,
     COUNTER,
     DESCRIBED,
@@ -59,7 +60,7 @@ def losses_few(
     if bad >= 0:
         return bad
     of_losses = losses if results.size else 0, 8, 0, 8, FLOAT64, 1
-    cross_entropy_tiles(scratch, buffers, work, *arguments, scales, of_losses, unit, described(grad, kind))
+    cross_entropy_tiles(scratch, ALL, buffers, work, *arguments, scales, of_losses, unit, described(grad, kind))
     if results.size:
         each = rows // results.size
         reduce_rows(losses, results.size, each, unit, by, math.nan, results.ctypes.data, results_kind)
@@ -81,7 +82,7 @@ def slopes_few(
     if bad >= 0:
         return bad
     of_slopes = slopes, 8, 0, 8, FLOAT64, 1
-    cross_entropy_jvp_tiles(scratch, buffers, work, *arguments, count, of_v, v_step, of_slopes, 8 * rows)
+    cross_entropy_jvp_tiles(scratch, ALL, buffers, work, *arguments, count, of_v, v_step, of_slopes, 8 * rows)
     each = count * rows // results.size
     reduce_rows(slopes, results.size, each, 1.0, by, 0.0, results.ctypes.data, results_kind)
     return -1
@@ -100,7 +101,7 @@ def curvatures_few(
     if bad >= 0:
         return bad
     _, out_step, of_out = described_tangents(out, kind)
-    cross_entropy_hvp_tiles(scratch, buffers, work, *arguments, scales, count, of_v, v_step, of_out, out_step)
+    cross_entropy_hvp_tiles(scratch, ALL, buffers, work, *arguments, scales, count, of_v, v_step, of_out, out_step)
     return -1
 
 

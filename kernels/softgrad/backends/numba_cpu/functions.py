@@ -7,6 +7,10 @@ exact.  exp(r) = 1 + r + r² Q(r) with Q minimax on ±ln 2 / 2.  Three things ma
     scaling    those bits, moved to where the exponent is, are 2ⁿ: a shift and a product, and a NaN stays one
     lift       more added to the same constant scales every exponential by 2^lift, for nothing: terms whose
                probability is below the smallest normal number keep their digits in a sum
+    shift      less added to it by N, a whole number near the row's largest z / ln 2, does what subtracting the largest
+               logit would, for nothing and without a rounding error to be carried along
+
+The shift holds for rows with |m| < LARGEST: then |n| < 2²¹.  Others are shifted by m.
 """
 
 from __future__ import annotations
@@ -14,26 +18,62 @@ from __future__ import annotations
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
-from softgrad.backends.numba_cpu.lanes import bits, f64s, floats, fma, i64s, to_floats, where
+from softgrad.backends.numba_cpu.lanes import (
+    absolute,
+    anywhere,
+    bits,
+    f64s,
+    floats,
+    fma,
+    i64s,
+    larger,
+    to_floats,
+    where,
+)
 
 INF = np.inf
 LOG2_E = 1.4426950408889634
+LN_2 = 0.6931471805599453
 # ln 2 in two parts: 32 bits, times |n| < 2²¹ exact, and the rest.
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 
+LARGEST = 2.0**20
 LIFT = 600  # exponentials are scaled by 2^LIFT: e = 2^LIFT exp(x)
 ONE = 2.0**LIFT
 _ROUNDER = 1.5 * 2.0**52 + 1023 + LIFT  # 1023: the bias of float64's exponent
 _LOWEST = -(1021 + LIFT) / LOG2_E  # below, 2^LIFT exp(x) would leave the normal numbers
 _HIGHEST = 400 / LOG2_E
+_REACH = 1023 + LIFT  # the exponent field of 2^(LIFT − REACH) is 0, and so are its bits: products with it are 0
 
 
 @inlined
 def exp_lifted(x, residue):
     """2^LIFT exp(x + residue), f64: 0 where x < −1123, NaN where x is.  |residue| is a rounding error of x."""
-    t = fma(x, f64s(LOG2_E), f64s(_ROUNDER))
-    n = t - _ROUNDER
-    r = fma(n, f64s(-LN2_HIGH), x) + fma(n, f64s(-LN2_LOW), residue)
+    e = _exp(x, residue, f64s(_ROUNDER))
+    e = where(x > _HIGHEST, f64s(INF), e)
+    return where(x < _LOWEST, f64s(0.0), e)
+
+
+@inlined
+def shift(n):
+    """The constants of rows with N = n: what rounds and shifts, and a logit whose e is 0."""
+    return _ROUNDER - n, (n - _REACH) * LN_2
+
+
+@inlined
+def exp_shifted(z, residue, rounder, lowest):
+    """2^(LIFT − N) exp(z + residue), f64; 0 up to `lowest`, NaN where z is.  `residue` may be None."""
+    return _exp(larger(lowest, z), residue, rounder)
+
+
+@inlined
+def _exp(x, residue, rounder):
+    t = fma(x, f64s(LOG2_E), rounder)
+    n = t - rounder
+    if residue is None:
+        r = fma(n, f64s(-LN2_LOW), fma(n, f64s(-LN2_HIGH), x))
+    else:
+        r = fma(n, f64s(-LN2_HIGH), x) + fma(n, f64s(-LN2_LOW), residue)
     q = fma(r, f64s(2.500000833243082e-08), f64s(2.7630248485211643e-07))
     q = fma(r, q, f64s(2.7557586548670366e-06))
     q = fma(r, q, f64s(2.480149309891094e-05))
@@ -43,9 +83,7 @@ def exp_lifted(x, residue):
     q = fma(r, q, f64s(0.04166666666653016))
     q = fma(r, q, f64s(0.16666666666666413))
     q = fma(r, q, f64s(0.5000000000000011))
-    e = (1.0 + fma(r * r, q, r)) * floats(bits(t) << 52)
-    e = where(x > _HIGHEST, f64s(INF), e)
-    return where(x < _LOWEST, f64s(0.0), e)
+    return (1.0 + fma(r * r, q, r)) * floats(bits(t) << 52)
 
 
 @inlined
@@ -96,11 +134,25 @@ def factors(a, b, c, d, over):
     Nothing on the way leaves float64's range, only the result may: so a probability below the smallest normal number
     is multiplied by what scales it before it is rounded, not after.
     """
+    ab, cd = a * b, c * d
+    x = ab * cd / over
+    ordinary = _is_ordinary(ab) & _is_ordinary(cd) & _is_ordinary(ab * cd) & _is_ordinary(x)
+    if not anywhere(~ordinary):
+        return x, f64s(1.0)
     power = _exponent(a) + _exponent(b) + _exponent(c) + _exponent(d) - _exponent(over)
     fraction = _fraction(a) * _fraction(b) * _fraction(c) * _fraction(d) / _fraction(over)
     power = where(power > 2000, i64s(2000), where(power < -2000, i64s(-2000), power))
     first = power >> 1
-    return power_of_two(first), fraction * power_of_two(power - first)
+    return (
+        where(ordinary, x, power_of_two(first)),
+        where(ordinary, f64s(1.0), fraction * power_of_two(power - first)),
+    )
+
+
+@inlined
+def _is_ordinary(x):
+    """Whether x is far from float64's limits."""
+    return (absolute(x) > 2.0**-1000) & (absolute(x) < 2.0**1000)
 
 
 @helper
@@ -121,6 +173,14 @@ def two_product(a, b):
 
 
 _SPLIT = 2.0**27 + 1.0
+
+
+@inlined
+def in_two_parts(s):
+    """1 / s, f64, and what that leaves over: e times both is as good as e / s."""
+    factor = 1.0 / s
+    product, error = two_product(s, factor)
+    return factor, ((1.0 - product) - error) * factor
 
 
 @inlined

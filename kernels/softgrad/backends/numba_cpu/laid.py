@@ -19,11 +19,9 @@ from softgrad.backends.numba_cpu.memory import (
     describe_targets,
     give_back,
     readable,
-    tile_scratch,
-    tile_work,
 )
 from softgrad.backends.numba_cpu.targets import RANGES, classify, reduce_rows
-from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
 from softgrad.protocol import BadTargetError, Loss, loss_dtype
 
@@ -165,10 +163,4 @@ def by_tiles(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
     of_loss = NOTHING if values is None else describe_per_row(values)
     of_grad = NOTHING if grad is None else describe(grad)
     arguments = (*laid.tile_arguments(), laid.scales, of_loss, laid.loss_unit, of_grad)
-    count, work = tile_work(problem.z, which)
-
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(tiles.BUFFERS, problem.z)
-        tiles.cross_entropy_tiles(counter, buffers, work, *arguments)
-
-    share(4 * problem.z.size, count, run)
+    share_tiles(tiles.cross_entropy_tiles, tiles.BUFFERS, problem.z, *arguments, which=which)

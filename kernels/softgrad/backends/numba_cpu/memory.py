@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.targets import INTEGERS
-from softgrad.backends.numba_cpu.tiles import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, ONE_ROW
+from softgrad.backends.numba_cpu.tiles import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, ONE_ROW, bytes_of, tiles_in
 
 Array = NDArray[Any]
 Described = tuple[int, int, int, int, int, int]
@@ -123,8 +123,7 @@ def give_back(memory: Scratch) -> None:
 
 def tile_bytes(z: Array) -> int:
     """Memory that a tile takes."""
-    classes = z.shape[1]
-    return 64 * max((classes + 7) // 8 if has_one_row_tiles(z) else classes, 1)
+    return int(bytes_of.py_func(z.shape[1], has_one_row_tiles(z)))
 
 
 def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
@@ -134,9 +133,12 @@ def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
     return memory, tuple(range(memory.address, memory.address + buffers * size, size))
 
 
-def tile_work(z: Array, which: Array | None = None) -> tuple[int, tuple[int, int, bool, int]]:
+Work = tuple[int, int, bool, int, int]
+
+
+def tile_work(z: Array, which: Array | None = None) -> tuple[int, Work]:
     """The number of tiles, and what their kernels are told of the work: all rows of z, or those listed in `which`."""
     outer, classes, inner = z.shape
-    one_row = has_one_row_tiles(z)
     rows, listed = (outer * inner, 0) if which is None else (which.size, address(which))
-    return rows if one_row else -(-rows // 8), (rows, classes, one_row, listed)
+    work = rows, classes, has_one_row_tiles(z), listed, inner
+    return int(tiles_in.py_func(work)), work

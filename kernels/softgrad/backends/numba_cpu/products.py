@@ -17,8 +17,6 @@ from softgrad.backends.numba_cpu.memory import (
     readable,
     scratch,
     tile_bytes,
-    tile_scratch,
-    tile_work,
 )
 from softgrad.backends.numba_cpu.middle_products import product_middle, product_middle_few
 from softgrad.backends.numba_cpu.narrow_products import product_columns, product_columns_few
@@ -36,7 +34,6 @@ from softgrad.backends.numba_cpu.single_rows import (
     streams,
     write_contiguous,
 )
-from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_products import (
     BUFFERS,
     LOG_JVP,
@@ -48,6 +45,7 @@ from softgrad.backends.numba_cpu.tile_products import (
     product_tiles,
     product_tiles_few,
 )
+from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.wide_products import product_rows
 
 
@@ -181,13 +179,9 @@ def _by_tiles(operation: int, kind: int, v: Array, point: Array, out: Array, whi
     if not out.size:
         return
     v = readable(v)
-    tiles, work = tile_work(point, which)
-    of_point = describe(point)
     count, v_step, of_v = describe_tangents(v)
     _, out_step, of_out = describe_tangents(out)
-
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(BUFFERS, point)
-        product_tiles(counter, buffers, work, operation, kind, of_point, count, of_v, v_step, of_out, out_step)
-
-    share(4 * point.size * (1 + count), tiles, run)
+    share_tiles(
+        product_tiles, BUFFERS, point, operation, kind, describe(point), count, of_v, v_step, of_out, out_step,
+        which=which, passes=1 + count,
+    )  # fmt: skip

@@ -12,12 +12,9 @@ from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     KINDS,
     Array,
-    Described,
     describe,
     scratch,
     tile_bytes,
-    tile_scratch,
-    tile_work,
 )
 from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_middle_few
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
@@ -35,7 +32,7 @@ from softgrad.backends.numba_cpu.single_rows import (
     streams,
     write_contiguous,
 )
-from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tile_softmax import (
     BUFFERS,
     LOG_SOFTMAX,
@@ -69,7 +66,7 @@ def logsumexp(z: Array) -> Array:
     elif not is_single(z):
         _in_float64(LOGSUMEXP, z, out)
     elif has_long_rows(z):
-        _by_rows(LOGSUMEXP, z, describe(out), past_caches=False)
+        _by_rows(LOGSUMEXP, z, out, past_caches=False)
     else:
         _by_sixteen(LOGSUMEXP, z, out)
     return out.reshape(outer, inner)
@@ -82,7 +79,7 @@ def _of_each_class(operation: int, z: Array, out: Array) -> None:
         _in_float64(operation, z, out)
     elif has_long_rows(z):
         write_contiguous(
-            out, lambda result: _by_rows(operation, z, describe(result), past_caches=streams(result, z))
+            out, lambda result: _by_rows(operation, z, result, past_caches=streams(result, z))
         )  # fmt: skip
     elif has_middle_rows(z):
         write_contiguous(out, lambda result: _by_sixteen(operation, z, result))
@@ -90,9 +87,9 @@ def _of_each_class(operation: int, z: Array, out: Array) -> None:
         _by_sixteen(operation, z, out)
 
 
-def _by_rows(operation: int, z: Array, of_out: Described, *, past_caches: bool) -> None:
+def _by_rows(operation: int, z: Array, out: Array, *, past_caches: bool) -> None:
     outer, classes, inner = z.shape
-    fmt, of_z = FORMATS[z.dtype], describe(z)
+    fmt, of_z, of_out = FORMATS[z.dtype], describe(z), describe(out)
 
     def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
         softmax_rows(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, of_out, past_caches, fmt)
@@ -109,7 +106,7 @@ def _by_rows(operation: int, z: Array, of_out: Described, *, past_caches: bool) 
 
     hard = share_segments(z, 0, steps, apart=operation != SOFTMAX) if has_huge_rows(z) else share_rows(z, run)
     if hard is not None:
-        _by_tiles(operation, z, of_out, hard)
+        _by_tiles(operation, z, out, hard)
 
 
 def _by_sixteen(operation: int, z: Array, out: Array) -> None:
@@ -128,7 +125,7 @@ def _by_sixteen(operation: int, z: Array, out: Array) -> None:
 
         hard = share_sixteen(z, run)
     if hard is not None:
-        _by_tiles(operation, z, describe(out), hard)
+        _by_tiles(operation, z, out, hard)
 
 
 def _in_float64(operation: int, z: Array, out: Array) -> None:
@@ -137,15 +134,8 @@ def _in_float64(operation: int, z: Array, out: Array) -> None:
         memory = scratch(COUNTER + BUFFERS * tile_bytes(z))
         softmax_tiles_few[z.dtype,](z, KINDS[z.dtype], out, operation, memory.address)
     else:
-        _by_tiles(operation, z, describe(out))
+        _by_tiles(operation, z, out)
 
 
-def _by_tiles(operation: int, z: Array, of_out: Described, which: Array | None = None) -> None:
-    tiles, work = tile_work(z, which)
-    of_z = describe(z)
-
-    def run(counter: int) -> None:
-        _scratch, buffers = tile_scratch(BUFFERS, z)
-        softmax_tiles(counter, buffers, work, operation, of_z, of_out)
-
-    share(4 * z.size, tiles, run)
+def _by_tiles(operation: int, z: Array, out: Array, which: Array | None = None) -> None:
+    share_tiles(softmax_tiles, BUFFERS, z, operation, describe(z), describe(out), which=which)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.entries import BOOL, COUNTER, FLOAT, INT, described, entry, reads
+from softgrad.backends.numba_cpu.entries import ALL, BOOL, COUNTER, FLOAT, INT, described, entry, reads
 from softgrad.backends.numba_cpu.functions import ONE, exp_lifted
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f64s,
-    i64s,
+    larger,
     load_f64,
     max_across,
     read_f64,
@@ -31,28 +31,29 @@ BUFFERS = 1
 
 
 @kernel
-def bad_rows(counter, scratch, work, log, tolerance, probs, out):
+def bad_rows(counter, chunk, scratch, work, log, tolerance, probs, out):
     """1 for a row with a negative entry, or that does not sum to 1; else, and where there is a NaN, 0."""
     (p_at,) = scratch
     tiles = tiles_in(work)
-    i = take(counter)
-    while i < tiles:
-        tile = tile_number(i, work)
-        fill(p_at, probs, tile, -float("inf") if log else 0.0)
-        negative = i64s(0)
-        for j in range(height(tile)):
-            p = load_f64(p_at + 64 * j)
-            if log:
-                p = exp_lifted(p, f64s(0.0)) * (1.0 / ONE)
-                store_f64(p_at + 64 * j, p)
-            negative = where(p < 0.0, i64s(1), negative)
-        if tile[3]:
-            negative = i64s(max_across(negative))
-        total = sum_tile(p_at, tile)
-        off = (absolute(total - 1.0) > tolerance) | (negative > 0)
-        bad = where(off & (total == total), f64s(1.0), f64s(0.0))
-        store_per_row(out, bad, tile)
-        i = take(counter)
+    first = take(counter) * chunk
+    while first < tiles:
+        for i in range(first, min(first + chunk, tiles)):
+            tile = tile_number(i, work)
+            fill(p_at, probs, tile, -float("inf") if log else 0.0)
+            lowest = f64s(0.0)
+            for j in range(height(tile)):
+                p = load_f64(p_at + 64 * j)
+                if log:
+                    p = exp_lifted(p, f64s(0.0)) * (1.0 / ONE)
+                    store_f64(p_at + 64 * j, p)
+                lowest = larger(-p, lowest)
+            if tile[3]:
+                lowest = f64s(max_across(lowest))
+            total = sum_tile(p_at, tile)
+            off = (absolute(total - 1.0) > tolerance) | (lowest > 0.0)
+            bad = where(off & (total == total), f64s(1.0), f64s(0.0))
+            store_per_row(out, bad, tile)
+        first = take(counter) * chunk
 
 
 @entry(lambda probs: (reads(probs, 3), INT, BOOL, FLOAT, INT))
@@ -61,7 +62,7 @@ def first_bad_few(probs, kind, log, tolerance, scratch):
     _, work = begin_tiles(probs, scratch)
     rows, bad = work[0], scratch + COUNTER
     tile = bad + ((8 * rows + 63) & ~63)
-    bad_rows(scratch, (tile,), work, log, tolerance, described(probs, kind), (bad, 8, 0, 8, FLOAT64, 1))
+    bad_rows(scratch, ALL, (tile,), work, log, tolerance, described(probs, kind), (bad, 8, 0, 8, FLOAT64, 1))
     for row in range(rows):
         if read_f64(bad + 8 * row) != 0.0:
             return row

@@ -15,10 +15,12 @@ from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.functions import ONE, exp_lifted, factors, times, two_product, two_sum
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
+    anywhere,
     f64s,
     i64s,
     lane,
     load_f64,
+    load_part_i64,
     read_f64,
     read_i64,
     store_f64,
@@ -28,19 +30,19 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials
 from softgrad.backends.numba_cpu.tiles import (
-    add,
     classes_at,
+    coming,
     fill,
     height,
     load_per_row,
     pick,
     row_of,
-    spill,
     store_per_row,
     sum_tile,
+    summed,
     tile_number,
     tiles_in,
-    total,
+    write,
 )
 
 INF = math.inf
@@ -130,8 +132,11 @@ def spread(d_at, targets, dense, weights, epsilon, tile):
 
 
 @helper
-def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap):
-    """Everything a row's loss and derivatives are made of: (t, h, ΣD, m, k, s, e_t, rest_t, rest_k, l)."""
+def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap, other):
+    """Everything a row's loss and derivatives are made of: (t, h, ΣD, m, k, s, e_t, rest_t, rest_k, l).
+
+    Of the array `other` memory is asked for these rows.
+    """
     z_at, rest_at, e_at, _, _, d_at, _, _ = scratch
     fill(z_at, z, tile, -INF)
     if softcap > 0.0:
@@ -141,26 +146,39 @@ def rows_of(tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
         t = load_indices(indices, tile)
         h = f64s(1.0 - epsilon)
         if weights != 0:
-            for i in range(8):
-                h = with_lane(h, i, lane(h, i) * read_f64(weights + 8 * max(lane(t, i), 0)))
+            h *= pick_weights(weights, t, tile)
     if dense or epsilon > 0.0:
         sum_d = spread(d_at, targets, dense, weights, epsilon, tile)
-    m, k, s, e_t, rest_t, rest_k, l = exponentials(z_at, rest_at if softcap > 0.0 else 0, e_at, t, tile)
+    ahead = coming(z, other, tile, other[0] == 0)
+    m, k, s, e_t, rest_t, rest_k, l = exponentials(z_at, rest_at if softcap > 0.0 else 0, e_at, t, tile, ahead)
     return t, h, sum_d, m, k, s, e_t, rest_t, rest_k, l
 
 
 @helper
+def pick_weights(weights, t, tile):
+    """The weight of each row's target."""
+    w = f64s(read_f64(weights + 8 * max(lane(t, 0), 0)))
+    if not tile[3]:
+        for i in range(1, 8):
+            w = with_lane(w, i, read_f64(weights + 8 * max(lane(t, i), 0)))
+    return w
+
+
+@helper
 def load_indices(indices, tile):
-    """Targets of a tile's rows; lanes without a row repeat the last."""
+    """Targets of a tile's rows; lanes without a row, any."""
+    if tile[3]:
+        return i64s(read_i64(indices + 8 * row_of(tile, 0)))
+    if tile[4] == 0:
+        return load_part_i64(indices + 8 * tile[0], tile[1])
     t = i64s(0)
     for i in range(8):
-        row = row_of(tile, 0 if tile[3] else min(i, tile[1] - 1))
-        t = with_lane(t, i, read_i64(indices + 8 * row))
+        t = with_lane(t, i, read_i64(indices + 8 * row_of(tile, min(i, tile[1] - 1))))
     return t
 
 
 @helper
-def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
+def losses(scratch, t, h, sum_d, m, s, rest_k, l, has_spread, zeta, tile):
     """Half of Σ_j W_j (m − z_j) + l ΣW + ζ lse²: m − z may overflow though a mean of it does not."""
     z_at, d_at = scratch[0], scratch[5]
     half = 0.5 * l
@@ -169,20 +187,29 @@ def losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile):
     gap = where((h == 0.0) & (gap == INF), f64s(0.0), gap)
     loss = where(t < 0, f64s(0.0), h * gap)
     if has_spread:
-        high, low = f64s(0.0), f64s(0.0)
-        for j in range(height(tile)):
-            d = load_f64(d_at + 64 * j)
-            gap = 0.5 * m - 0.5 * load_f64(z_at + 64 * j)
-            high, low = add(high, low, where((d == 0.0) & (gap == INF), f64s(0.0), gap * d))
-        loss += total(high, low, tile)
+        loss += summed(spread_gap, (z_at, d_at, 0.5 * m), tile)
     # A sure row's l = rest / e may be below the smallest normal number though l ΣW is not.
     mass = h + sum_d
-    loss += where(half < TINY, times(rest_k, f64s(0.5), mass, f64s(ONE)), half * mass)
+    part = half * mass
+    is_tiny = half < TINY
+    if anywhere(is_tiny):
+        # s is e_k, to the last digit.
+        part = where(is_tiny, times(rest_k, f64s(0.5), mass, s), part)
+    loss += part
     if zeta != 0.0:
         part = 0.5 * zeta * (m + l) * (m + l)
         # Where that overflows it outweighs every finite logit.
         loss = where((absolute(part) == INF) & (loss == loss), part, loss + part)
     return loss
+
+
+@inlined
+def spread_gap(j, of):
+    """D (m − z) / 2."""
+    z_at, d_at, half_m = of
+    d = load_f64(d_at + 64 * j)
+    gap = half_m - 0.5 * load_f64(z_at + 64 * j)
+    return where((d == 0.0) & (gap == INF), f64s(0.0), gap * d)
 
 
 @inlined
@@ -201,12 +228,21 @@ def factor(mass, zeta, m, l):
 @helper
 def gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread):
     """p_t (F − h) − D_t − h rest_t / s, scaled: what is left where p_t − 1 has no digits.  `others`: (F − h) DOWN."""
-    g = -times(rest_t, scale, h, s)
-    first, second = factors(scale, others, f64s(1.0 / DOWN), f64s(1.0), s)
-    g += where(others == 0.0, f64s(0.0), e_t * first * second)
+    first, second = factors(scale, h, f64s(1.0), f64s(1.0), s)
+    g = -rest_t * first * second
+    if anywhere(others != 0.0):
+        first, second = factors(scale, others, f64s(1.0 / DOWN), f64s(1.0), s)
+        g += where(others == 0.0, f64s(0.0), e_t * first * second)
     if has_spread:
         g -= scale * pick(d_at, where(t < 0, i64s(0), t), tile)
     return g
+
+
+@inlined
+def plain_gradient(j, of):
+    """p F, scaled; at the target `at_t`."""
+    e_at, tile, t, at_t, first, second = of
+    return where(classes_at(j, tile) == t, at_t, load_f64(e_at + 64 * j) * first * second)
 
 
 @inlined
@@ -218,35 +254,47 @@ def gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread):
     return where(classes_at(j, tile) == t, at_t, g)
 
 
+@inlined
+def any_gradient(j, of):
+    """The same, through the cap where there is one, of rows that may count for nothing."""
+    scratch, tile, t, at_t, first, second, scale, has_spread, is_capped, counts, none_counts = of
+    g = gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread)
+    if is_capped:
+        g = times_slope(g, j, scratch)
+    return settle(g, counts, none_counts)
+
+
 @kernel
 def cross_entropy_tiles(
-    counter, scratch, work, z, targets, dense, indices, weights, options, scales, loss, loss_unit, grad
+    counter, chunk, scratch, work, z, targets, dense, indices, weights, options, scales, loss, loss_unit, grad
 ):
     """Loss · loss_unit and gradient, each where there is an array (address not 0), of every tile not taken."""
-    d_at, v_at = scratch[5], scratch[6]
+    e_at, d_at, v_at = scratch[2], scratch[5], scratch[6]
     epsilon, zeta, softcap, by, dead = options
     has_spread = dense or epsilon > 0.0
     none_counts = f64s(dead) > 0.0
     tiles = tiles_in(work)
-    i = take(counter)
-    while i < tiles:
-        tile = tile_number(i, work)
-        t, h, sum_d, m, _, s, e_t, rest_t, rest_k, l = rows_of(
-            tile, scratch, z, targets, dense, indices, weights, epsilon, softcap
-        )
-        counts = i64s(0) if dense else t  # probabilities: every row
-        if loss[0] != 0:
-            values = losses(scratch, t, h, sum_d, m, rest_k, l, has_spread, zeta, tile)
-            store_per_row(loss, settle(values * (2.0 * loss_unit), counts, counts != counts), tile)
-        if grad[0] != 0:
-            scale = load_per_row(scales, tile) / by
-            first, second = factors(scale, factor(h + sum_d, zeta, m, l), f64s(1.0 / DOWN), f64s(1.0), s)
-            others = factor(sum_d, zeta, m, l)
-            at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
-            for j in range(height(tile)):
-                g = gradient(j, scratch, tile, t, at_t, first, second, scale, has_spread)
-                if softcap > 0.0:
-                    g = times_slope(g, j, scratch)
-                store_f64(v_at + 64 * j, settle(g, counts, none_counts))
-            spill(v_at, grad, tile)
-        i = take(counter)
+    first_tile = take(counter) * chunk
+    while first_tile < tiles:
+        for i in range(first_tile, min(first_tile + chunk, tiles)):
+            tile = tile_number(i, work)
+            t, h, sum_d, m, _, s, e_t, rest_t, rest_k, l = rows_of(
+                tile, scratch, z, targets, dense, indices, weights, epsilon, softcap, grad
+            )
+            counts = i64s(0) if dense else t  # probabilities: every row
+            if loss[0] != 0:
+                values = losses(scratch, t, h, sum_d, m, s, rest_k, l, has_spread, zeta, tile)
+                store_per_row(loss, settle(values * (2.0 * loss_unit), counts, counts != counts), tile)
+            if grad[0] != 0:
+                scale = load_per_row(scales, tile) / by
+                first, second = factors(scale, factor(h + sum_d, zeta, m, l), f64s(1.0 / DOWN), f64s(1.0), s)
+                others = factor(sum_d, zeta, m, l)
+                at_t = gradient_at_target(d_at, tile, t, h, others, e_t, rest_t, s, scale, has_spread)
+                if has_spread or softcap > 0.0 or dead > 0.0 or anywhere(counts < 0):
+                    of = (
+                        scratch, tile, t, at_t, first, second, scale, has_spread, softcap > 0.0, counts, none_counts
+                    )  # fmt: skip
+                    write(any_gradient, of, v_at, grad, tile)
+                else:
+                    write(plain_gradient, (e_at, tile, t, at_t, first, second), v_at, grad, tile)
+        first_tile = take(counter) * chunk

@@ -5,7 +5,7 @@ A tile is H vectors of eight lanes.  It holds either
     eight rows   vector j is class j, each lane another row: for a short or a strided class axis
     one row      vector j is classes 8j … 8j + 7 of one row: for a long contiguous one
 
-and the mathematics above is the same for both, for all that differs is hidden in four functions: where an array's
+and the mathematics above is the same for both, for all that differs is hidden in some functions: where an array's
 elements lie (`fill`, `spill`), which class a lane stands for (`classes_at`), and that a number per row is found
 `across` the lanes or in each.  Which it is depends on C and on whether the class axis is contiguous alone, so neither
 does the order in which classes are added.
@@ -13,6 +13,8 @@ does the order in which classes are added.
 An array is described by six integers: address, strides in bytes of outer, class and inner axis, kind of its numbers,
 and the length of its inner axis.  A tile by five: its first row, its number of rows, C, whether it is one row, and
 the address of a list of int64 that its rows are taken from, 0 if they are simply numbered.
+
+A tile's memory is for whole eights of vectors, and one more: what is read or written beside a row's end is its own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,19 @@ import numpy as np
 from softgrad.backends.numba_cpu import lanes
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.functions import two_sum
-from softgrad.backends.numba_cpu.lanes import f64s, i64s, lane, lane_numbers64, load_f64, store_f64, where, with_lane
+from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
+    f64s,
+    i64s,
+    lane,
+    lane_numbers64,
+    larger,
+    load_f64,
+    store_f64,
+    transposed,
+    where,
+    with_lane,
+)
 
 # Kinds of numbers.
 FLOAT64, FLOAT32, FLOAT16, BFLOAT16 = range(4)
@@ -115,50 +129,138 @@ def row_of(tile, i):
     return tile[0] + i if tile[4] == 0 else lanes.read_i64(tile[4] + 8 * (tile[0] + i))
 
 
+@inlined
+def offset_of(array, tile, i):
+    """Address of the tile's i-th row, of its last where there are no more."""
+    return row_offset(array, row_of(tile, min(i, tile[1] - 1)))
+
+
+@inlined
+def is_run(array, tile):
+    """Whether the tile's rows lie side by side in memory."""
+    return array[5] >= 8 and array[3] == _size(array[4]) and tile[4] == 0
+
+
 @helper
 def fill(buffer, array, tile, padding):
-    """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row repeat the last."""
-    _, rows, classes, one_row, _ = tile
+    """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row: any number."""
+    first, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
-    if one_row and stride == _size(kind):
+    size = _size(kind)
+    if one_row:
         start = row_offset(array, row_of(tile, 0))
-        for j in range(classes >> 3):
-            store_f64(buffer + 64 * j, load_some(start + 8 * j * stride, 8, kind))
-        left = classes & 7
-        if left:
-            j = classes >> 3
-            x = load_some(start + 8 * j * stride, left, kind)
-            store_f64(buffer + 64 * j, where(lane_numbers64() < left, x, f64s(padding)))
-        return
-    for i in range(8):
-        if one_row:
-            start, step = row_offset(array, row_of(tile, 0)) + i * stride, 8 * stride
+        whole, left = classes >> 3, classes & 7
+        if stride == size:
+            if kind == FLOAT64:
+                for j in range(whole):
+                    store_f64(buffer + 64 * j, load_f64(start + 64 * j))
+            else:
+                for j in range(whole):
+                    store_f64(buffer + 64 * j, load_some(start + 8 * size * j, 8, kind))
+            if left:
+                x = load_some(start + 8 * size * whole, left, kind)
+                store_f64(buffer + 64 * whole, where(lane_numbers64() < left, x, f64s(padding)))
         else:
-            start, step = row_offset(array, row_of(tile, min(i, rows - 1))), stride
-        count = (classes - i + 7) >> 3 if one_row else classes
-        for j in range(count):
-            lanes.write_f64(buffer + 64 * j + 8 * i, read_as(start + j * step, kind))
-        if one_row and count < height(tile):
-            lanes.write_f64(buffer + 64 * count + 8 * i, padding)
+            for c in range(classes):
+                lanes.write_f64(buffer + 8 * c, read_as(start + c * stride, kind))
+            for c in range(classes, 8 * height(tile)):
+                lanes.write_f64(buffer + 8 * c, padding)
+    elif stride == size:
+        _fill_transposed(buffer, array, tile)
+    elif is_run(array, tile):
+        start = row_offset(array, first)
+        for c in range(classes):
+            store_f64(buffer + 64 * c, load_some(start + c * stride, rows, kind))
+    else:
+        for i in range(8):
+            start = offset_of(array, tile, i)
+            for c in range(classes):
+                lanes.write_f64(buffer + 64 * c + 8 * i, read_as(start + c * stride, kind))
+
+
+@inlined
+def _fill_transposed(buffer, array, tile):
+    """Eight rows whose classes lie side by side."""
+    classes, kind = tile[2], array[4]
+    size = _size(kind)
+    a, b = offset_of(array, tile, 0), offset_of(array, tile, 1)
+    c, d = offset_of(array, tile, 2), offset_of(array, tile, 3)
+    e, f = offset_of(array, tile, 4), offset_of(array, tile, 5)
+    g, h = offset_of(array, tile, 6), offset_of(array, tile, 7)
+    for j in range(0, classes, 8):
+        n, at = min(8, classes - j), size * j
+        columns = transposed(
+            load_some(a + at, n, kind), load_some(b + at, n, kind),
+            load_some(c + at, n, kind), load_some(d + at, n, kind),
+            load_some(e + at, n, kind), load_some(f + at, n, kind),
+            load_some(g + at, n, kind), load_some(h + at, n, kind),
+        )  # fmt: skip
+        for i in range(8):
+            store_f64(buffer + 64 * (j + i), columns[i])
 
 
 @helper
 def spill(buffer, array, tile):
     """Write a tile to an array's rows."""
-    _, rows, classes, one_row, _ = tile
+    first, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
-    if one_row and stride == _size(kind):
+    size = _size(kind)
+    if one_row:
         start = row_offset(array, row_of(tile, 0))
-        for j in range(height(tile)):
-            store_some(start + 8 * j * stride, load_f64(buffer + 64 * j), min(8, classes - 8 * j), kind)
-        return
-    for i in range(8 if one_row else rows):
-        if one_row:
-            start, step = row_offset(array, row_of(tile, 0)) + i * stride, 8 * stride
+        if stride == size:
+            for j in range(height(tile)):
+                store_some(start + 8 * j * stride, load_f64(buffer + 64 * j), min(8, classes - 8 * j), kind)
         else:
-            start, step = row_offset(array, row_of(tile, i)), stride
-        for j in range((classes - i + 7) >> 3 if one_row else classes):
-            write_as(start + j * step, lanes.read_f64(buffer + 64 * j + 8 * i), kind)
+            for c in range(classes):
+                write_as(start + c * stride, lanes.read_f64(buffer + 8 * c), kind)
+    elif stride == size:
+        for j in range(0, classes, 8):
+            at = buffer + 64 * j
+            columns = transposed(
+                load_f64(at), load_f64(at + 64), load_f64(at + 128), load_f64(at + 192),
+                load_f64(at + 256), load_f64(at + 320), load_f64(at + 384), load_f64(at + 448),
+            )  # fmt: skip
+            n = min(8, classes - j)
+            for i in range(rows):
+                store_some(row_offset(array, row_of(tile, i)) + size * j, columns[i], n, kind)
+    elif is_run(array, tile):
+        start = row_offset(array, first)
+        for c in range(classes):
+            store_some(start + c * stride, load_f64(buffer + 64 * c), rows, kind)
+    else:
+        for i in range(rows):
+            start = row_offset(array, row_of(tile, i))
+            for c in range(classes):
+                write_as(start + c * stride, lanes.read_f64(buffer + 64 * c + 8 * i), kind)
+
+
+@inlined
+def write(vector, of, buffer, array, tile):
+    """Write vector(j, of) of every vector j to an array's rows: one row straight, else by way of a tile's memory.
+
+    Never past the caches: most rows do not begin where a line of the caches does, and a line that is written half past
+    the caches and half through them is waited for.
+    """
+    if tile[3] and array[4] == FLOAT64 and array[2] == 8:
+        start, whole, left = row_offset(array, row_of(tile, 0)), tile[2] >> 3, tile[2] & 7
+        for j in range(whole):
+            store_f64(start + 64 * j, vector(j, of))
+        if left:
+            lanes.store_part_f64(start + 64 * whole, vector(whole, of), left)
+    else:
+        for j in range(height(tile)):
+            store_f64(buffer + 64 * j, vector(j, of))
+        spill(buffer, array, tile)
+
+
+@inlined
+def coming(z, other, tile, alone):
+    """What memory should be asked for while a tile is computed: the next row of z, this one of another array.
+
+    For one row: its address in either, and the bytes of a vector.
+    """
+    z_at = row_offset(z, row_of(tile, 0)) + z[1]
+    return z_at, z_at if alone else row_offset(other, row_of(tile, 0)), 8 * _size(z[4])
 
 
 @inlined
@@ -179,18 +281,38 @@ def pick(buffer, which, tile):
 
 @helper
 def largest(buffer, tile):
-    """m and k of each row: the first largest class; m is NaN where there is one, k then any class."""
-    m, k, lost = f64s(-np.inf), i64s(0), i64s(0)
-    for j in range(height(tile)):
-        z = load_f64(buffer + 64 * j)
-        k = where(z > m, classes_at(j, tile), k)
-        m = where(z > m, z, m)
-        lost = where(z != z, i64s(1), lost)
+    """m of each row; NaNs are passed over."""
+    n = height(tile)
+    a = f64s(-np.inf)
+    b, c, d = a, a, a
+    j = 0
+    while j + 4 <= n:
+        a = larger(load_f64(buffer + 64 * j), a)
+        b = larger(load_f64(buffer + 64 * (j + 1)), b)
+        c = larger(load_f64(buffer + 64 * (j + 2)), c)
+        d = larger(load_f64(buffer + 64 * (j + 3)), d)
+        j += 4
+    while j < n:
+        a = larger(load_f64(buffer + 64 * j), a)
+        j += 1
+    m = larger(larger(a, b), larger(c, d))
+    return f64s(lanes.max_across(m)) if tile[3] else m
+
+
+@helper
+def first_equal(buffer, m, tile):
+    """k of each row, its first class that is m; 0 if none is."""
+    k = i64s(0)
     if tile[3]:
-        best = f64s(lanes.max_across(m))
-        k = i64s(-lanes.max_across(where(m == best, -k, i64s(-tile[2]))))
-        m, lost = best, i64s(lanes.max_across(lost))
-    return where(lost > 0, f64s(np.nan), m), where(k < tile[2], k, i64s(0))
+        for j in range(height(tile)):
+            equal = load_f64(buffer + 64 * j) == m
+            if anywhere(equal):
+                k = i64s(8 * j + 8 - lanes.max_across(where(equal, 8 - lane_numbers64(), i64s(0))))
+                break
+    else:
+        for j in range(tile[2] - 1, -1, -1):
+            k = where(load_f64(buffer + 64 * j) == m, i64s(j), k)
+    return where(k < tile[2], k, i64s(0))
 
 
 @inlined
@@ -206,25 +328,43 @@ def value(high, low):
     return where(high - high == 0.0, high + low, high)
 
 
+@inlined
+def summed(vector, of, tile):
+    """Σ of vector(j, of) over each row's classes: eight vectors in a tree, and these sums to twice the precision."""
+    n = height(tile)
+    high, low = f64s(0.0), f64s(0.0)
+    j = 0
+    while j + 8 <= n:
+        a, b = vector(j, of) + vector(j + 1, of), vector(j + 2, of) + vector(j + 3, of)
+        c, d = vector(j + 4, of) + vector(j + 5, of), vector(j + 6, of) + vector(j + 7, of)
+        high, low = add(high, low, (a + b) + (c + d))
+        j += 8
+    even, odd = f64s(0.0), f64s(0.0)
+    while j < n:
+        even, odd = odd, even + vector(j, of)
+        j += 1
+    high, low = add(high, low, even + odd)
+    return total(high, low, tile)
+
+
+@inlined
+def vector_of(j, buffer):
+    """Vector j of a tile, for `summed`."""
+    return load_f64(buffer + 64 * j)
+
+
 @helper
 def sum_tile(buffer, tile):
     """Σ over the classes; lanes beyond C must hold 0."""
-    high, low = f64s(0.0), f64s(0.0)
-    for j in range(height(tile)):
-        high, low = add(high, low, load_f64(buffer + 64 * j))
-    return total(high, low, tile)
+    return summed(vector_of, buffer, tile)
 
 
 @helper
 def total(high, low, tile):
     """The sum of a row from those of its lanes."""
-    if not tile[3]:
-        return value(high, low)
-    high_sum, low_sum = lane(high, 0), lane(low, 0)
-    for i in range(1, 8):
-        high_sum, error = two_sum(high_sum, lane(high, i))
-        low_sum += lane(low, i) + error
-    return value(f64s(high_sum), f64s(low_sum))
+    if tile[3]:
+        high, low = f64s(lanes.sum_across(high)), f64s(lanes.sum_across(low))
+    return value(high, low)
 
 
 # --- numbers per row ---
@@ -233,47 +373,68 @@ def total(high, low, tile):
 @helper
 def load_per_row(array, tile):
     """One number per row of an array without a class axis."""
+    kind = array[4]
     if tile[3]:
-        return f64s(read_as(row_offset(array, row_of(tile, 0)), array[4]))
+        return f64s(read_as(row_offset(array, row_of(tile, 0)), kind))
+    if array[1] == 0 and array[3] == 0:
+        return f64s(read_as(array[0], kind))
     x = f64s(0.0)
     for i in range(8):
-        x = with_lane(x, i, read_as(row_offset(array, row_of(tile, min(i, tile[1] - 1))), array[4]))
+        x = with_lane(x, i, read_as(offset_of(array, tile, i), kind))
     return x
 
 
 @helper
 def store_per_row(array, x, tile):
     """Write one number per row."""
-    for i in range(tile[1]):
+    size, rows = _size(array[4]), tile[1]
+    if tile[4] == 0 and (array[1] == size if array[5] == 1 else is_run(array, tile)):
+        store_some(row_offset(array, tile[0]), x, rows, array[4])
+        return
+    for i in range(rows):
         write_as(row_offset(array, row_of(tile, i)), lane(x, i), array[4])
 
 
 # --- sharing tiles out to threads ---
 
 
+@inlined
+def bytes_of(classes, one_row):
+    """Memory that a tile takes."""
+    return 64 * (((classes + 7) >> 3 if one_row else (classes + 7) >> 3 << 3) + 1)
+
+
 @helper
 def begin_tiles(z, counter):
     """Set the counter at this address to nothing; bytes of a tile of z, and what kernels are asked to do: all rows."""
     lanes.write_i64(counter, 0)
-    classes = z.shape[1]
+    classes, inner = z.shape[1], z.shape[2]
     one_row = classes >= ONE_ROW and z.strides[1] == z.itemsize
-    height = (classes + 7) >> 3 if one_row else classes
-    return 64 * max(height, 1), (z.shape[0] * z.shape[2], classes, one_row, 0)
+    return bytes_of(classes, one_row), (z.shape[0] * inner, classes, one_row, 0, inner)
 
 
-# What a kernel is asked to do: (number of rows, C, whether a tile is one row, address of a list of rows or 0).
+# What a kernel is asked to do: (number of rows, C, whether a tile is one row, address of a list of rows or 0, length
+# of the inner axis).  Where that is long no tile crosses its end, so that a tile's rows lie side by side.
 
 
 @inlined
 def tiles_in(work):
     """How many tiles hold the rows."""
-    return work[0] if work[2] else (work[0] + 7) >> 3
+    rows, _, one_row, listed, inner = work
+    if one_row:
+        return rows
+    if inner >= 8 and listed == 0:
+        return rows // inner * ((inner + 7) >> 3)
+    return (rows + 7) >> 3
 
 
 @inlined
 def tile_number(i, work):
     """The i-th tile."""
-    rows, classes, one_row, which = work
+    rows, classes, one_row, which, inner = work
     if one_row:
         return i, 1, classes, 1, which
+    if inner >= 8 and which == 0:
+        runs = (inner + 7) >> 3
+        return i // runs * inner + i % runs * 8, min(8, inner - i % runs * 8), classes, 0, which
     return 8 * i, min(8, rows - 8 * i), classes, 0, which

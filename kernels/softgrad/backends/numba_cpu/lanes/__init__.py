@@ -98,6 +98,7 @@ from softgrad.backends.numba_cpu.lanes.shuffles import (
     sum_across,
     sum_of_each,
     transpose,
+    transposed,
     with_lane,
     write_mask,
 )
@@ -187,6 +188,7 @@ __all__ = [
     "to_floats",
     "to_integers",
     "transpose",
+    "transposed",
     "where",
     "with_lane",
     "write",

@@ -235,3 +235,28 @@ def transpose(typing_context, source, target):
         return context.get_dummy_value()
 
     return signature(types.none, types.int64, types.int64), codegen
+
+
+@intrinsic
+def transposed(typing_context, a, b, c, d, e, f, g, h):
+    """Eight vectors of float64, transposed: 24 shuffles of two vectors each."""
+
+    def codegen(context, builder, sig, args):
+        rows = list(args)
+        for step in (4, 2, 1):
+            low = [
+                i + (8 if j else 0)
+                for start in range(0, 8, 2 * step)
+                for j in (0, 1)
+                for i in range(start, start + step)
+            ]
+            for i in (i for i in range(8) if not i & step):
+                rows[i], rows[i + step] = (
+                    builder.shuffle_vector(
+                        rows[i], rows[i + step], ir.Constant(ir.VectorType(I32, 8), [pick + further for pick in low])
+                    )
+                    for further in (0, step)
+                )
+        return context.make_tuple(builder, sig.return_type, rows)
+
+    return signature(types.UniTuple(f64, 8), *(f64,) * 8), codegen
