@@ -21,6 +21,8 @@ from llvmlite.binding import get_host_cpu_features
 
 from softgrad.backends.numba_cpu import compiling, lanes, single
 from softgrad.backends.numba_cpu.functions import LIFT, exp_lifted, log1p
+from softgrad.backends.numba_cpu.tile_products import product_tiles
+from softgrad.backends.numba_cpu.tile_softmax import softmax_tiles
 from softgrad.backends.numba_cpu.wide_products import product_rows
 from softgrad.backends.numba_cpu.wide_softmax import softmax_rows
 from softgrad.garbage import uncollected
@@ -116,11 +118,11 @@ def instructions(kernel, *signature) -> list[list[str]]:
     return [line.split() for line in code.splitlines() if line.startswith("\t") and line.strip()]
 
 
-def packed(lines: list[list[str]], *names: str) -> int:
-    """How many of these instructions there are on whole vectors; none may be on single float32."""
+def packed(lines: list[list[str]], *names: str, of: str = "s") -> int:
+    """How many of these instructions there are on whole vectors of float32, "s", or float64, "d"; none on one alone."""
     found = [words for words in lines if words[0].startswith(names)]
-    assert not [words for words in found if words[0].endswith("ss")]
-    return sum(words[0].endswith("ps") and any(r in " ".join(words) for r in ("ymm", "zmm")) for words in found)
+    assert not [words for words in found if words[0].endswith("s" + of)]
+    return sum(words[0].endswith("p" + of) and any(r in " ".join(words) for r in ("ymm", "zmm")) for words in found)
 
 
 ARRAY = numba.types.UniTuple(numba.int64, 6)
@@ -145,6 +147,23 @@ def test_hot_loops_of_products_are_packed():
     assert packed(lines, "vfmadd", "vfnmadd") >= 72 + 12
     # u of eight vectors a step of both sums, u less its mean of both that have one.
     assert packed(lines, "vsub") >= 16 + 12
+
+
+INT = numba.int64
+WORK = numba.types.Tuple((INT, INT, numba.boolean, INT, INT))
+
+
+@on_avx2
+@pytest.mark.parametrize(
+    ("kernel", "signature"),
+    [
+        (softmax_tiles, (INT, INT, numba.types.UniTuple(INT, 2), WORK, INT, ARRAY, ARRAY)),
+        (product_tiles, (INT, INT, numba.types.UniTuple(INT, 3), WORK, INT, INT, ARRAY, INT, ARRAY, INT, ARRAY, INT)),
+    ],
+)
+def test_hot_loops_in_float64_are_packed(kernel, signature):
+    # Eight exponentials a step and one for what is left, fourteen products each.
+    assert packed(instructions(kernel, *signature), "vfmadd", "vfnmadd", of="d") >= 9 * 14
 
 
 def test_nothing_is_compiled_before_it_is_called():

@@ -17,6 +17,7 @@ from softgrad.backends.numba_cpu.lanes import (
     absolute,
     anywhere,
     f64s,
+    fma,
     i64s,
     lane,
     load_f64,
@@ -64,21 +65,25 @@ def cap(scratch, softcap, tile):
     the rest.  The slope is stored as two factors: where q is below the smallest normal number, √q = exp(−|x|) twice.
     """
     z_at, rest_at, _, slope_at, slope_2_at, _, _, _ = scratch
+    inverse = 1.0 / softcap
     for j in range(height(tile)):
         z = load_f64(z_at + 64 * j)
         x = z / softcap
         product, error = two_product(x, f64s(softcap))
-        x_rest = ((z - product) - error) / softcap
+        x_rest = ((z - product) - error) * inverse
         x_rest = where(x_rest - x_rest == 0.0, x_rest, f64s(0.0))
         size = absolute(x)
         size_rest = where(x < 0.0, -x_rest, x_rest)
-        root = exp_lifted(-size, -size_rest) * (1.0 / ONE)
         q = exp_lifted(-2.0 * size, -2.0 * size_rest) * (1.0 / ONE)
-        slope = 4.0 * q / ((1.0 + q) * (1.0 + q))
+        part = 1.0 / (1.0 + q)
+        slope, slope_2 = 4.0 * q * part * part, f64s(1.0)
         faint = q < 1e-290
-        store_f64(slope_at + 64 * j, where(faint, 2.0 * root, slope))
-        store_f64(slope_2_at + 64 * j, where(faint, 2.0 * root, f64s(1.0)))
-        tanh, tanh_rest = tanh_of(x, x_rest, q, slope)
+        if anywhere(faint):
+            root = 2.0 * exp_lifted(-size, -size_rest) * (1.0 / ONE)
+            slope, slope_2 = where(faint, root, slope), where(faint, root, slope_2)
+        store_f64(slope_at + 64 * j, slope)
+        store_f64(slope_2_at + 64 * j, slope_2)
+        tanh, tanh_rest = tanh_of(x, x_rest, q, part, slope)
         capped, rest = two_product(tanh, f64s(softcap))
         rest += softcap * tanh_rest
         # tanh(x) = x to the last digit, and z / softcap may have lost digits below the smallest normal number.
@@ -87,22 +92,34 @@ def cap(scratch, softcap, tile):
         store_f64(rest_at + 64 * j, where(as_it_is, f64s(0.0), where(rest - rest == 0.0, rest, f64s(0.0))))
 
 
-@helper
-def tanh_of(x, x_rest, q, slope):
-    """tanh(x + x_rest) in two parts, q = exp(−2 |x + x_rest|).
+@inlined
+def tanh_of(x, x_rest, q, part, slope):
+    """tanh(x + x_rest) in two parts, q = exp(−2 |x + x_rest|), part = 1 / (1 + q).
 
-    Not near 0, (1 − q) / (1 + q): what q is in error shows less and less there, and the roundings are carried along.
+    Near 0, x + x³ P(x²).  Elsewhere (1 − q) / (1 + q): what q is in error shows less and less there, and the roundings
+    are carried along.
     """
-    near = x
-    for i in range(8):
-        near = with_lane(near, i, math.tanh(lane(x, i)))
+    w = x * x
+    p = fma(w, f64s(-2.0598556673275166e-05), f64s(8.510707927354112e-05))
+    p = fma(w, p, f64s(-0.00023463104528300406))
+    p = fma(w, p, f64s(0.0005889348072447028))
+    p = fma(w, p, f64s(-0.0014556615775702365))
+    p = fma(w, p, f64s(0.003592110347096177))
+    p = fma(w, p, f64s(-0.008863234395418095))
+    p = fma(w, p, f64s(0.021869488493563037))
+    p = fma(w, p, f64s(-0.05396825396743174))
+    p = fma(w, p, f64s(0.13333333333332714))
+    p = fma(w, p, f64s(-0.3333333333333333))
+    bend = x * w * p
+    near = x + bend
+    near_rest = ((x - near) + bend) + x_rest * slope
     above, below = 1.0 - q, 1.0 + q
-    far = above / below
+    far = above * part
     product, error = two_product(far, below)
-    far_rest = ((above - product) - error + ((1.0 - above) - q) - far * ((1.0 - below) + q)) / below
+    far_rest = (((above - product) - error) + ((1.0 - above) - q) - far * ((1.0 - below) + q)) * part
     is_near = absolute(x) < 0.55
     far, far_rest = where(x < 0.0, -far, far), where(x < 0.0, -far_rest, far_rest)
-    return where(is_near, near, far), where(is_near, x_rest * slope, far_rest)
+    return where(is_near, near, far), where(is_near, near_rest, far_rest)
 
 
 @inlined

@@ -191,7 +191,7 @@ def cross_entropy_hvp_tiles(
                         bend = where(absolute(z_j) == math.inf, f64s(0.0), z_j / softcap) * (-2.0 / softcap)
                         bent = g * (load_f64(raw_at + 64 * j) / raw_unit) * bend
                         y = times_slope(settled(y, z_j, s), j, scratch) + times_slope(bent, j, scratch)
-                    y = where(plain, y, settled(y, z_j, s))
+                    y = where(plain, y + 0.0, settled(y, z_j, s))
                     store_f64(v_at + 64 * j, settle(y, counts, none_counts))
                 write(vector_of, v_at, v_at, of_out, tile)
         first_tile = take(counter) * chunk
@@ -199,7 +199,7 @@ def cross_entropy_hvp_tiles(
 
 @inlined
 def curvature(j, of):
-    """p (F (u − Σ p u) + 2 ζ Σ p v), scaled, of an ordinary tangent."""
+    """p (F (u − Σ p u) + 2 ζ Σ p v), scaled, of an ordinary tangent; no −0."""
     v_at, e_at, v_k, mean, first, second, mean_1, mean_2 = of
     e = load_f64(e_at + 64 * j)
-    return ((load_f64(v_at + 64 * j) - v_k) - mean) * e * first * second + e * mean_1 * mean_2
+    return ((load_f64(v_at + 64 * j) - v_k) - mean) * e * first * second + e * mean_1 * mean_2 + 0.0

@@ -157,9 +157,9 @@ def product_tiles(counter, chunk, scratch, work, operation, point_kind, point, c
 
 @inlined
 def softmax_product(j, of):
-    """e (u − Σ p u) / s; at k, where u = 0, the mean alone is left."""
+    """e (u − Σ p u) / s; at k, where u = 0, the mean alone is left.  No −0, which `any_product` might have as 0."""
     v_at, e_at, v_k, mean, first, second = of
-    return ((load_f64(v_at + 64 * j) - v_k) - mean) * load_f64(e_at + 64 * j) * first * second
+    return ((load_f64(v_at + 64 * j) - v_k) - mean) * load_f64(e_at + 64 * j) * first * second + 0.0
 
 
 @inlined
@@ -191,7 +191,7 @@ def any_product(j, of):
     z_at, e_at, v_at, k, s, idle, is_softmax, tile, numbers = of
     fine, unit, mean, first, second, y_k = numbers
     y = load_f64(v_at + 64 * j) - mean
-    y = y * load_f64(e_at + 64 * j) * first * second if is_softmax else y * unit
+    y = y * load_f64(e_at + 64 * j) * first * second + 0.0 if is_softmax else y * unit
     y = where((classes_at(j, tile) == k) & ~fine, y_k, y)
     return where(fine, y, settled(y, load_f64(z_at + 64 * j), s)) if idle == MASKED else y
 
