@@ -5,6 +5,7 @@ its status.  Further arguments go on to the program that the command runs.
 """
 
 import argparse
+import importlib.util
 import sys
 
 if sys.version_info < (3, 10):
@@ -76,6 +77,9 @@ def gpu(arguments: list[str]) -> int:
     extras = environment.cuda_extras()
     if extras is None and not given.here:
         print("python3 ci gpu needs an NVIDIA GPU with its driver (nvidia-smi was not found, or lists none).")
+        return 2
+    if given.here and given.only in (None, "tests") and importlib.util.find_spec("pytest") is None:
+        print(f"{sys.executable} lacks pytest, which runs the GPU tests. Try: {sys.executable} -m pip install pytest")
         return 2
     python = environment.running() if given.here else environment.set_up([*DEVELOP, *BENCH, *(extras or [])])
     # Warnings of whatever else is installed are not this project's.

@@ -113,3 +113,10 @@ def test_without_an_nvidia_driver_gpu_says_so(monkeypatch, capsys):
     monkeypatch.setattr(environment, "set_up", lambda extras: pytest.fail("something was installed"))
     assert runpy.run_path(str(ROOT / "ci" / "__main__.py"))["gpu"]([]) == 2
     assert "NVIDIA" in capsys.readouterr().out
+
+
+def test_an_interpreter_without_pytest_is_told_apart_from_failing_tests(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "running", lambda: pytest.fail("something was run"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert runpy.run_path(str(ROOT / "ci" / "__main__.py"))["gpu"](["--here"]) == 2
+    assert "pip install pytest" in capsys.readouterr().out
