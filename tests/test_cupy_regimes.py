@@ -18,8 +18,9 @@ def rows_of(classes, dtype, count=2):
 
 # (C, what serves float32, what serves it two arrays at a time)
 TABLE = [
-    (1, "lanes1_keep1", "lanes1_keep1"),
-    (4, "lanes1_keep1", "lanes1_keep1"),
+    (1, "short1_keep1", "short1_keep1"),
+    (2, "short2_keep1", "short2_keep1"),
+    (4, "short4_keep1", "short4_keep1"),
     (5, "lanes1_keep4", "lanes1_keep4"),
     (16, "lanes1_keep4", "lanes1_keep4"),
     (17, "lanes2_keep4", "lanes2_keep4"),
@@ -50,8 +51,20 @@ def test_no_regime_keeps_fewer_classes_than_it_serves(itemsize):
     for classes in variants.thresholds(itemsize):
         for contiguous in (True, False):
             regime = regimes.keeping(classes, itemsize, contiguous=contiguous, clusters=True)
-            width = 16 // itemsize if contiguous else 1
+            width = regime.width if regime.kind == "short" else 16 // itemsize if contiguous else 1
             assert not regime.chunks or regime.chunks * regime.size * regime.blocks * width >= classes
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_rows_of_up_to_16_bytes_are_never_padded(itemsize):
+    for arrays in (1, 2):
+        for classes in range(1, 16 // itemsize + 1):
+            regime = regimes.keeping(classes, itemsize, contiguous=True, clusters=True, arrays=arrays)
+            assert regime.name == f"short{classes}_keep1"
+            assert 16 < regime.turns * classes * itemsize <= 32
+            assert regime.grid(128 * regime.turns * 7 + 1) == 8
+        longer = regimes.keeping(16 // itemsize + 1, itemsize, contiguous=True, clusters=True, arrays=arrays)
+        assert longer.kind == "lanes"
 
 
 AFFORDABLE = 40_000  # classes; longer rows take their time on a CPU

@@ -29,7 +29,8 @@ def rows(classes: int, count: int = 3, dtype: Any = np.float32) -> np.ndarray:
 
 # Classes of float32 on both sides of every threshold.
 PLACES = [
-    (4, "lanes1_keep1", "registers"),
+    (2, "short2_keep1", "registers"),
+    (4, "short4_keep1", "registers"),
     (5, "lanes1_keep4", "registers"),
     (16, "lanes1_keep4", "registers"),
     (17, "lanes2_keep4", "registers"),

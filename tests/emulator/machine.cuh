@@ -41,6 +41,8 @@ DEVICE uint32 pack_bfloat16(float low, float high) {
 
 DEVICE float choose(bool which, float a, float b) { return which ? a : b; }
 DEVICE double choose(bool which, double a, double b) { return which ? a : b; }
+DEVICE float reciprocal(float x) { return 1.0f / x; }
+DEVICE double reciprocal(double x) { return 1.0 / x; }
 DEVICE float nan_max(float a, float b) { return (a >= b || a != a) ? a : b; }
 DEVICE double nan_max(double a, double b) { return (a >= b || a != a) ? a : b; }
 
@@ -71,6 +73,7 @@ DEVICE Words4 of_next_lane(Words4 x) {
   return x;
 }
 DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return (uint32)(((uint64)high << 32 | low) >> bits); }
+DEVICE void store_global(void* to, const Words4& x) { *(Words4*)to = x; }
 DEVICE void load_two(const void* from, Words4& a, Words4& b) {
   emulator::Unwatched unwatched;  // of the bytes that are not used
   a = ((const Words4*)from)[0];

@@ -5,8 +5,8 @@
 // The target's class is kept out of the sum: rest = Σ_{j≠t} e_j, s = rest + e_t.
 //
 //   gradient   p_j; at the target p_t − 1 = −rest / s
-//   loss       (m − z_t) + l with l = log(s / e_k); where t is a largest class, log1p(rest / e_t), which keeps its digits
-//              when the row is sure (elsewhere the loss is at least log 2, and nothing is lost)
+//   loss       (m − z_t) + l with l = log1p((s − e_k) / e_k); where t is a largest class, s − e_k is rest, which keeps its
+//              digits when the row is sure (elsewhere the loss is at least log 2, and a subtraction may cost l some)
 #include "losses.cuh"
 
 namespace softgrad {
@@ -19,14 +19,18 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
   const int64 r = team.row();
   const bool present = r < a.shape.rows && a.shape.classes > 0;
   const At at(r < a.shape.rows ? r : 0, a.shape);
-  const int64 classes = present ? a.shape.classes : 0;
+  const int64 classes = team.classes(present, a.shape.classes);
   const Span<T, Real> z(a.z, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
   Rows row(team, classes);
   load_row(a.z, a.shape, z, -infinity<Real>(), row);
   Charge<Real> charge(a, at);
-  const Real z_t = team.kept([&] { return present ? z[charge.t] : Real(0); });
+  // A thread that has its row to itself has it in registers.
+  const Real z_t = team.kept([&] {
+    if constexpr (Team::TURNS > 1) return pick(row.kept[0], (int)charge.t);
+    return present ? z[charge.t] : Real(0);
+  });
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
@@ -45,7 +49,7 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
     at_target(j, x, Real(0));
-    rest.add(tree_sum(x));
+    rest.template add_chunk<V>(tree_sum(x));
   });
   rest = all_of(team, rest);
   Sum<Real> s = rest;
@@ -56,13 +60,14 @@ DEVICE void cross_entropy(const LossArgs& a, Team team = Team()) {
   const bool broken = charge.fate == Fate::BAD || (charge.fate == Fate::COUNTS && !is_finite(m));
   const bool dead = charge.fate == Fate::DEAD;
   if (a.loss.data && r < a.shape.rows && team.speaks()) {
-    const Real l = z_t == m ? log1p_of(rest.value() / e_t) : log_of(s.value() / shift.exp(m));
+    const Real e_k = shift.exp(m);
+    const Real l = log1p_of((z_t == m ? rest.value() : s.value() - e_k) / e_k);
     const double half = half_gap(m, z_t), w = (double)charge.weight;
     const double loss = w == 0.0 && !is_finite(half) ? 0.0 : w * (half + 0.5 * (double)l);
     put_per_row<T>(a, a.loss, at, dead ? 0.0 : broken ? nan<double>() : loss);
   }
   if (a.grad.data) {
-    const Results<T, Real, Team, V> grad(a.grad, a.shape, at, classes);
+    const Results<T, Real, Team, V> grad(team, a.grad, a.shape, at, classes);
     Sum<Real> mass = product(charge.scale.high, charge.weight);
     mass.low += charge.scale.low * charge.weight;
     const Factor<Real> factor(mass, s);

@@ -44,7 +44,7 @@ DEVICE void cross_entropy_options(const LossArgs& a, Team team = Team()) {
     }
   }
   if (a.grad.data) {
-    const Results<T, Real, Team, 0> grad(a.grad, a.shape, at, classes);
+    const Results<T, Real, Team, 0> grad(team, a.grad, a.shape, at, classes);
     const Shift<Real> shift(row.finite ? row.m : Real(0));
     const Real but_h = row.spread + Real(2) * charge.zeta * row.lse, scale = charge.scale.value();
     const Factor<Real> all(scale * (h + but_h), row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);

@@ -86,7 +86,7 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
       if (present && team.speaks()) put_per_row<T>(a, out_row, at, dead ? 0.0 : broken ? nan<Real>() : half);
       out_row.data = (char*)out_row.data + a.out_step * (a.summed ? (int64)sizeof(double) : (int64)sizeof(Stored));
     } else {
-      const Results<T, Real, Team, 0> out(out_row, a.shape, at, classes);
+      const Results<T, Real, Team, 0> out(team, out_row, a.shape, at, classes);
       const Real but_h = row.spread + zeta * row.lse, scale = charge.scale.value();
       // F and ζ in units of a power of two: with lse near the end of the range, F is too.
       const Real all_mass = h + but_h, unit_f = unit_for(Larger{}(magnitude(all_mass), magnitude(zeta)));

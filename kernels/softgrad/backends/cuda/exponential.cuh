@@ -34,6 +34,7 @@ struct Format<float> {
   static constexpr float LOG2_E = 1.44269504088896341f;
   static constexpr float LN2_HIGH = 0.693147180559945309f;
   static constexpr float LN2_LOW = -1.904654299957768e-09f;
+  static constexpr float LIFTED_ONE = 0x1p88f;  // e = 2^LIFT · exp(0)
   static constexpr float NEAR_DROP = 0x1p-86f;  // 2^−LIFT, but for two bits that keep quotients in range
   static constexpr Bits LARGEST_UNIT = 0x7e800000u;   // 2^126: its inverse is normal too
   static constexpr Bits SMALLEST_UNIT = 0x0d800000u;  // 2^−100
@@ -62,6 +63,7 @@ struct Format<double> {
   static constexpr double LOG2_E = 1.4426950408889634074;
   static constexpr double LN2_HIGH = 0.69314718055994530942;
   static constexpr double LN2_LOW = 2.3190468138462995584e-17;
+  static constexpr double LIFTED_ONE = 0x1p800;
   static constexpr double NEAR_DROP = 0x1p-798;
   static constexpr Bits LARGEST_UNIT = 0x7fd0000000000000ull;   // 2^1022
   static constexpr Bits SMALLEST_UNIT = 0x07b0000000000000ull;  // 2^−900
@@ -103,7 +105,7 @@ struct Shift {
   Signed floor;      // bits of n + ROUNDER below which the term is 0
 
   explicit DEVICE Shift(Real m) {
-    base = m > F::LARGE || m < -F::LARGE ? m : Real(0);
+    base = magnitude(m) > F::LARGE ? m : Real(0);
     const Bits top = float_bits(fused(m - base, F::LOG2_E, F::ROUNDER));
     to_exponent = Bits(F::LIFT) - top;
     floor = Signed(top) + F::FLOOR;

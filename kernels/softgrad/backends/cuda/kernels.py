@@ -33,7 +33,10 @@ class Kernel:
     @property
     def instance(self) -> str:
         """The template's instance, in C++."""
-        arguments = (*self.arguments, self.regime.team)
+        return self._instance(self.regime.team)
+
+    def _instance(self, team: str) -> str:
+        arguments = (*self.arguments, team)
         if self.function in ("softmax", "products", "cross_entropy"):
             arguments = (*arguments, str(self.regime.chunks))
         return f"softgrad::{self.function}<{', '.join(_qualified(a) for a in arguments)}>"
@@ -47,19 +50,37 @@ class Kernel:
     @property
     def call(self) -> str:
         """The template's instance called with `arguments`, in C++."""
+        if self.regime.kind == "short":
+            return self._in_turns()
         if not self.regime.cut:
             return f"{self.instance}(arguments)"
         return f"{self.instance}(arguments.kernel, {_qualified(self.regime.team)}(arguments.segments))"
+
+    def _in_turns(self) -> str:
+        """Each of a thread's rows in turn.  Where rows follow each other, all that this says of the shape is a constant."""
+
+        def loop(team: str, of: str) -> str:
+            turns = f"for ({_qualified(team)} team; team.turn < {self.regime.turns}; ++team.turn)"
+            return f"\n#pragma unroll 1\n    {turns} {self._instance(team)}({of}, team);\n"
+
+        following, apart = self.regime.team, self.regime.team.replace("true", "false")
+        known = f"{self.struct} known = arguments;\n    known.shape.inner = 1, known.shape.classes = {self.regime.width};"
+        return (
+            f"if (arguments.follow()) {{\n    {known}{loop(following, 'known')}  }} else {{{loop(apart, 'arguments')}  }}"
+        )
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block: what its threads agree through and, of short rows, the block's (slabs.cuh)."""
         regime = self.regime
-        if regime.kind != "lanes" or regime.size >= 32 or not regime.chunks:
+        if regime.kind not in ("short", "lanes") or regime.size >= 32 or not regime.chunks:
             return regime.shared_bytes
-        sizes = [SIZES[a] for a in self.arguments[:-1] if a in SIZES]
-        elements = regime.threads * regime.chunks * (16 // SIZES[C_TYPES[self.dtype]])
-        return regime.shared_bytes + elements * max(sizes) + 16
+        row, *tangent = [SIZES[a] for a in self.arguments[:-1] if a in SIZES]
+        width = regime.width if regime.kind == "short" else 16 // row
+        elements = regime.threads * regime.turns * regime.chunks * width
+        slabs = [elements * size // 8 * 9 + 16 for size in (row, row, *tangent)]
+        # Rows of one turn take the same place, one array after the other.
+        return sum(slabs) if regime.turns > 1 else max(slabs)
 
     def text(self) -> str:
         """The source of a module that holds this kernel alone."""

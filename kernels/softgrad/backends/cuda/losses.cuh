@@ -17,6 +17,7 @@ struct LossArgs {
   int64 dense, summed;
   int64 tangents, v_step, out_step;  // for directional derivatives and Hessian products
   Strided v, out;
+  DEVICE bool follow() const { return z.follows(shape) && (!grad.data || grad.follows(shape)); }
 };
 
 // A target of any integer format, by value; unsigned 64-bit ones beyond 2^63 come out negative, and so out of range.

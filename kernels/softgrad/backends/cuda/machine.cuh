@@ -62,6 +62,14 @@ DEVICE double choose(bool which, double a, double b) {
   return y;
 }
 
+// 1 / x to the last digit, for x and 1 / x far inside the range: division by the same steps first asks whether they are.
+DEVICE float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return fmaf(y, fmaf(-x, y, 1.0f), y);
+}
+DEVICE double reciprocal(double x) { return 1.0 / x; }
+
 // fmaxf drops a NaN; a row must not.
 DEVICE float nan_max(float a, float b) {
 #if __CUDA_ARCH__ >= 800
@@ -94,6 +102,12 @@ DEVICE Words4 of_next_lane(Words4 x) {
 }
 // The lower half of (high, low) shifted right.
 DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return __funnelshift_r(low, high, bits); }
+// Four words to an aligned address in global memory, at once: a compiler that takes the struct apart does not always put it
+// together again.
+DEVICE void store_global(void* to, const Words4& x) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :: "l"(__cvta_generic_to_global(to)), "r"(x.w[0]), "r"(x.w[1]), "r"(x.w[2]), "r"(x.w[3]) : "memory");
+}
 // Two words from an aligned address.  Others may be writing those of their bytes that are not used.
 DEVICE void load_two(const void* from, Words4& a, Words4& b) {
   a = ((const Words4*)from)[0];

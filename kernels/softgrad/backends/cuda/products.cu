@@ -17,6 +17,7 @@ struct ProductArgs {
   Shape shape;
   Strided point, v, out;
   int64 tangents, v_step, out_step;  // K, and the strides of K in elements
+  DEVICE bool follow() const { return tangents == 1 && point.follows(shape) && v.follows(shape) && out.follows(shape); }
 };
 
 enum ProductMode { SOFTMAX_PRODUCT, LOG_JVP, LOG_VJP };
@@ -33,7 +34,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
-  const int64 classes = present ? a.shape.classes : 0;
+  const int64 classes = team.classes(present, a.shape.classes);
   const Span<T, Real> point(a.point, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { point.load(j, -infinity<Real>(), x); };
 
@@ -43,13 +44,14 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Wide) <= 64;
   Wide kept_v[KEEPS ? V : 1][WIDTH];
   const auto keep_v = [&](int first) INLINED {
-    if constexpr (KEEPS) load_row<Team, V, Rows::Steps::STEP>(v_row, a.shape, Span<TV, Wide>(v_row, at, classes), first, Wide(0), kept_v);
+    if constexpr (KEEPS)
+      load_row<V, Rows::Steps::STEP>(team, v_row, a.shape, Span<TV, Wide>(v_row, at, classes), 2 * Results<T, Real, Team, V>::PLACE,
+                                     first, Wide(0), kept_v);
   };
 
   Rows row(team, classes);
   load_row(a.point, a.shape, point, -infinity<Real>(), row);
   keep_v(row.steps.first);
-  const Real lifted_one = Shift<Real>(Real(0)).exp(Real(0));
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
@@ -76,13 +78,16 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
     sum.add(tree_sum(x));
   });
   const SumAndFirst<Real> found = team.all(SumAndFirst<Real>{Handed<Real>(sum), first}, Added{});
-  const Sum<Real> s = LOGITS ? found.sum.back() : Sum<Real>(lifted_one, Real(0));
+  const Sum<Real> s = LOGITS ? found.sum.back() : Sum<Real>(F::LIFTED_ONE, Real(0));
   const int64 k = found.first < classes ? found.first : 0;
 
   for (int64 tangent = 0; tangent < a.tangents; ++tangent) {
     const Span<TV, Wide> v(v_row, at, classes);
-    const Results<T, Real, Team, V> out(out_row, a.shape, at, classes);
-    const Wide v_k = MODE == LOG_VJP ? Wide(0) : team.kept([&] { return classes == 0 ? Wide(0) : v[k]; });
+    const Results<T, Real, Team, V> out(team, out_row, a.shape, at, classes);
+    const Wide v_k = MODE == LOG_VJP ? Wide(0) : team.kept([&] {
+      if constexpr (Team::TURNS > 1) return pick(kept_v[0], (int)k);
+      return classes == 0 ? Wide(0) : v[k];
+    });
     const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
       Wide read_again[WIDTH];
       if constexpr (!KEEPS) v.load(j, v_k, read_again);
@@ -100,7 +105,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
         if ((!SKIPS || e[i] != Real(0)) && magnitude(u[i]) > largest) largest = magnitude(u[i]);
     });
     const Real unit = unit_for(team.all(largest, Larger{}));
-    const Real inverse = Real(1) / unit;
+    const Real inverse = reciprocal(unit);  // a power of two: exact
 
     Sum<Real> total;
     row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {

@@ -3,6 +3,7 @@
 A regime follows from the number of classes, the size of the computing type, whether the class axis is contiguous, and
 whether the device has clusters; never from the number of rows, so that a row's bits do not depend on its neighbours.
 
+    short     several rows per lane, in turns  row in registers, a block's rows in shared memory
     lanes     several rows per warp            row in registers
     block     a block per row                  row in registers
     cluster   several blocks per row           row in registers, sm_90 on
@@ -24,10 +25,11 @@ class Regime:
     """A team, and how many chunks of the row each of its threads keeps (0: none, the row is read again)."""
 
     kind: str
-    size: int  # threads per row and block: W, THREADS or Y
+    size: int  # threads per row and block: 1, W, THREADS or Y
     chunks: int
     blocks: int = 1  # per row
-    width: int = 1  # rows side by side, for columns
+    width: int = 1  # rows side by side, for columns; classes, for short rows
+    turns: int = 1  # rows of a lane, one after the other
     threads: int = 128
     resident: int = 1  # blocks per multiprocessor that registers must leave room for
     cut: bool = False  # a row is cut into segments, each of them such a team's
@@ -36,6 +38,7 @@ class Regime:
     def team(self) -> str:
         """The C++ type."""
         team = {
+            "short": f"Short<{self.width}, {self.turns}, {self.threads}, true>",
             "lanes": f"Lanes<{self.size}, {self.threads}>",
             "block": f"Block<{self.size}>",
             "cluster": f"Cluster<{self.blocks}, {self.size}>",
@@ -45,15 +48,16 @@ class Regime:
 
     @property
     def name(self) -> str:
-        """For kernel names and tests: kind, size, chunks."""
+        """For kernel names and tests: kind, size (classes of short rows), chunks."""
         blocks = f"{self.blocks}x" if self.blocks > 1 else ""
         segments = "segments_" if self.cut else ""
-        return f"{segments}{self.kind}{blocks}{self.size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
+        size = self.width if self.kind == "short" else self.size
+        return f"{segments}{self.kind}{blocks}{size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory per block: two turns of a slot per warp (per thread for columns), and of one per cluster."""
-        if self.kind == "lanes":
+        if self.kind in ("short", "lanes"):
             return 0
         if self.kind == "columns":
             return 2 * SLOT * self.threads
@@ -61,8 +65,14 @@ class Regime:
 
     def grid(self, rows: int) -> int:
         """Blocks for so many rows, were none cut."""
-        per_block = {"lanes": self.threads // self.size, "columns": self.width}.get(self.kind, 1)
+        per_block = {"short": self.threads, "lanes": self.threads // self.size, "columns": self.width}.get(self.kind, 1)
+        per_block *= self.turns
         return -(-rows // per_block) * self.blocks
+
+
+def short(classes: int, turns: int, resident: int) -> Regime:
+    """A lane for `turns` rows of so many classes each."""
+    return Regime("short", 1, 1, width=classes, turns=turns, threads=128, resident=resident)
 
 
 def lanes(size: int, chunks: int, resident: int = 8) -> Regime:
@@ -120,7 +130,12 @@ def keeping(
     # 8 blocks of 128 threads to a multiprocessor; 3 with two arrays of 64 bytes a thread under way.
     resident = 8 // share if arrays == 1 else 3 if itemsize < 8 else 2
     if chunks <= 1:
-        return lanes(1, 1, resident)
+        # A lane has room for exactly its row, and takes 32 bytes of rows in turn: with one row each a multiprocessor would
+        # have 4 to 8 KB under way where there are two classes, and blocks that end as soon as they have begun.  Counted
+        # in machine code, a class of bfloat16 costs 40 instructions of softmax where C = 2, 31 where C = 3, 26 to 34
+        # beyond, and 62, 48, 38 to 49 of a product with probabilities; at 4.8 TB/s there is time for 28 and 42.  In rows
+        # padded to eight numbers, one for each lane, two classes cost more than 200 each.
+        return short(classes, 32 // (classes * itemsize), 8 if itemsize < 8 else 4)
     # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
     for size in (1, 2, 4, 8, 16, 32):
         if chunks <= size * few:

@@ -1,20 +1,22 @@
 // A row in memory, and how a team walks over it.
 //
-// A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (one class in a Columns team); chunk c
-// belongs to lane c mod SIZE.  The map depends on C alone, wherever the row begins (chunks.cuh).
+// A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (the row in a Short team, one class in a
+// Columns team); chunk c belongs to lane c mod SIZE.  The map depends on C alone, wherever the row begins (chunks.cuh).
 #pragma once
 #include "chunks.cuh"
 
 namespace softgrad {
 
 // An (outer, classes, inner) array, or (outer, inner) with classes = 0; strides in elements.
+struct Shape {
+  int64 rows, inner, classes;
+};
+
 struct Strided {
   void* data;
   int64 outer, classes, inner;
-};
-
-struct Shape {
-  int64 rows, inner, classes;
+  // Whether rows follow each other without gaps.
+  DEVICE bool follows(const Shape& shape) const { return shape.inner == 1 && classes == 1 && outer == shape.classes; }
 };
 
 // Which row of an array this is.
@@ -48,17 +50,28 @@ struct Span {
   DEVICE Real operator[](int64 j) const { return Real(widen(data[j * stride])); }
   DEVICE void put(int64 j, Real x) const { data[j * stride] = narrow<T>((Narrow)x); }
 
+  // N neighbouring classes as words.
   template <int N>
-  static DEVICE Words4 filled(Real pad) {
+  using Chunk = Words<N * (int)sizeof(T) / 4>;
+
+  template <int N>
+  static DEVICE Chunk<N> packed(const Real (&x)[N]) {
     Narrow y[N];
 #pragma unroll
-    for (int k = 0; k < N; ++k) y[k] = (Narrow)pad;
-    Words4 words;
+    for (int k = 0; k < N; ++k) y[k] = (Narrow)x[k];
+    Chunk<N> words;
     pack(y, words.w, T{});
     return words;
   }
   template <int N>
-  static DEVICE void unpacked(const Words4& words, Real (&x)[N]) {
+  static DEVICE Chunk<N> filled(Real pad) {
+    Real x[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) x[k] = pad;
+    return packed<N>(x);
+  }
+  template <int N>
+  static DEVICE void unpacked(const Chunk<N>& words, Real (&x)[N]) {
     Narrow y[N];
     unpack(words.w, y, T{});
 #pragma unroll
@@ -79,6 +92,14 @@ struct Span {
     return offset() > 0 && j > 0 && j + 2 * N - offset() / (int)sizeof(T) <= classes;
   }
 
+  // Whether a chunk of 4 or 8 bytes, as short rows and tangents of another format have them, is aligned, within the row.
+  template <int N>
+  static constexpr bool IS_SMALL = N > 1 && (N * (int)sizeof(T) == 4 || N * (int)sizeof(T) == 8);
+  template <int N>
+  DEVICE bool is_at_once(int64 j) const {
+    return IS_SMALL<N> && stride == 1 && (uint64)data % (N * (int)sizeof(T)) == 0 && j + N <= classes;
+  }
+
   // Classes j … j + N − 1; `pad` beyond the row's end.
   template <int N>
   DEVICE void load(int64 j, Real pad, Real (&x)[N]) const {
@@ -87,6 +108,8 @@ struct Span {
                   : is_straddling<N>(j) ? straddling<sizeof(T)>(data + j, offset())
                                         : gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad)),
                   x);
+    } else if (is_at_once<N>(j)) {
+      if constexpr (IS_SMALL<N>) unpacked<N>(*(const Chunk<N>*)(data + j), x);
     } else {
 #pragma unroll
       for (int i = 0; i < N; ++i) x[i] = j + i < classes ? (*this)[j + i] : pad;
@@ -129,17 +152,15 @@ struct Span {
   template <bool WARP, int N>
   DEVICE void store(int64 j, const Real (&x)[N]) const {
     if constexpr (N * (int)sizeof(T) == 16) {
-      Narrow y[N];
-#pragma unroll
-      for (int i = 0; i < N; ++i) y[i] = Narrow(x[i]);
-      Words4 words;
-      pack(y, words.w, T{});
+      const Words4 words = packed<N>(x);
       if (is_word<N>(j))
         *(Words4*)(data + j) = words;
       else if (WARP && offset() > 0 && j + (32 - (int)threadIdx.x % 32) * N <= classes)
         store_warp<sizeof(T)>(data + j, offset(), words);
       else
         scatter<sizeof(T)>(data + j * stride, stride, count<N>(j), words);
+    } else if (is_at_once<N>(j)) {
+      if constexpr (IS_SMALL<N>) *(Chunk<N>*)(data + j) = packed<N>(x);
     } else {
 #pragma unroll
       for (int i = 0; i < N; ++i)
@@ -154,6 +175,15 @@ template <int N, class Real>
 DEVICE void replace(Real (&x)[N], int at, Real value) {
 #pragma unroll
   for (int i = 0; i < N; ++i) x[i] = choose(at == i, value, x[i]);
+}
+
+// x[at], likewise.
+template <int N, class Real>
+DEVICE Real pick(const Real (&x)[N], int at) {
+  Real value = x[0];
+#pragma unroll
+  for (int i = 1; i < N; ++i) value = choose(at == i, x[i], value);
+  return value;
 }
 
 // --- a team's walk over a row ---------------------------------------------------------------------------------------------
@@ -171,7 +201,7 @@ struct IndexOf<0> {
 // V chunks per lane where the row fits a team's registers; V = 0: any number.
 template <class T, class Team, int V>
 struct Walk {
-  static constexpr int WIDTH = Team::VECTORS ? 16 / (int)sizeof(T) : 1;
+  static constexpr int WIDTH = Team::template WIDTH<T>;
   static constexpr int STEP = WIDTH * Team::SIZE;
   using Index = typename IndexOf<V>::Type;
   Index first, end;  // of this lane, of the team; classes = 0 where it has no row

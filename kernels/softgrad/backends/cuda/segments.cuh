@@ -28,13 +28,17 @@ struct InSegments {
 template <class Inner>
 struct Segments {
   static constexpr int SIZE = Inner::SIZE, THREADS = Inner::THREADS, BLOCKS = 1;
-  static constexpr bool VECTORS = Inner::VECTORS;
+  template <class T>
+  static constexpr int WIDTH = Inner::template WIDTH<T>;
+  static constexpr int TURNS = 1;
+  static constexpr Slabs SLABS = Slabs::NEVER;
   SegmentsArgs a;
   Inner inner;
   int64 team, segment;  // of those in this launch; of its row
   int64 walk = 0, number = 0;
 
   DEVICE explicit Segments(const SegmentsArgs& a) : a(a), team(blockIdx.x / a.segments), segment(blockIdx.x % a.segments) {}
+  DEVICE int64 classes(bool present, int64 count) const { return present ? count : 0; }
   DEVICE int64 row() const { return inner.row(a.first + team); }
   DEVICE int lane() const { return inner.lane(); }
   DEVICE int64 begin() const { return segment * a.length; }

@@ -10,7 +10,8 @@ namespace softgrad {
 
 struct SoftmaxArgs {
   Shape shape;
-  Strided z, out;  // out: per class, or per row for the log-sum-exp
+  Strided z, out;  // out: per class, or per row (and then its classes are no stride apart) for the log-sum-exp
+  DEVICE bool follow() const { return z.follows(shape) && (out.classes == 0 || out.follows(shape)); }
 };
 
 enum SoftmaxMode { PROBABILITIES, LOG_PROBABILITIES, LOG_SUM_EXP };
@@ -23,7 +24,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
   const int64 r = team.row();
   const bool present = r < a.shape.rows;
   const At at(present ? r : 0, a.shape);
-  const int64 classes = present ? a.shape.classes : 0;
+  const int64 classes = team.classes(present, a.shape.classes);
   const Span<T, Real> z(a.z, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { z.load(j, -infinity<Real>(), x); };
 
@@ -43,18 +44,18 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     row.each(read, [&](Index, Real(&x)[WIDTH]) {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
-      s.add(tree_sum(x));
+      s.template add_chunk<V>(tree_sum(x));
     });
     s = all_of(team, s);
-    const Factor<Real> over_s(ordinary ? Real(1) : nan<Real>(), s);
-    const Real first = over_s.first * over_s.second;  // 1 / s is far inside the range: one factor will do
-    const Results<T, Real, Team, V> out(a.out, a.shape, at, classes);
+    Real over_s = nan<Real>();
+    if (ordinary) over_s = Team::SIZE == 1 && V == 1 ? inverse(s.high) : inverse(s);
+    const Results<T, Real, Team, V> out(team, a.out, a.shape, at, classes);
     row.each(read, [&](Index j, Real(&x)[WIDTH]) {
       if constexpr (V == 0)
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = shift.exp(x[i]);
 #pragma unroll
-      for (int i = 0; i < WIDTH; ++i) x[i] *= first;
+      for (int i = 0; i < WIDTH; ++i) x[i] *= over_s;
       out.store(j, x);
     });
     out.done();
@@ -69,7 +70,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
         count += largest;
         e[i] = largest ? Real(0) : shift.exp(x[i]);
       }
-      sum.add(tree_sum(e));
+      sum.template add_chunk<V>(tree_sum(e));
     });
     const Rest<Real> rest = team.all(Rest<Real>{Handed<Real>(sum), count}, Added{});
     sum = rest.sum.back();
@@ -77,7 +78,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     sum.add(Real(rest.count - 1) * e_k);
     const Real l = ordinary ? log1p_of(sum.value() / e_k) : nan<Real>();
     if constexpr (MODE == LOG_PROBABILITIES) {
-      const Results<T, Real, Team, V> out(a.out, a.shape, at, classes);
+      const Results<T, Real, Team, V> out(team, a.out, a.shape, at, classes);
       row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;

@@ -18,6 +18,14 @@ struct Sum {
     low += (high - (sum - of_x)) + (x - of_x);
     high = sum;
   }
+  // Of a row's V chunks (0: any number) the next, each term 0 or above: to nothing, a lone one need not be added.
+  template <int V>
+  DEVICE void add_chunk(Real x) {
+    if constexpr (V == 1)
+      high = x;
+    else
+      add(x);
+  }
   // Symmetric in the two: lanes that add each other's sums get the same bits.
   DEVICE Sum operator+(const Sum& other) const {
     Sum s = *this;
@@ -64,9 +72,10 @@ DEVICE Real tree_sum(const Real (&x)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) t[i] = x[i];
 #pragma unroll
-  for (int half = N / 2; half > 0; half /= 2)
+  for (int half = N > 4 ? 4 : N > 2 ? 2 : 1; half > 0; half /= 2)
 #pragma unroll
-    for (int i = 0; i < half; ++i) t[i] += t[i + half];
+    for (int i = 0; i < half; ++i)
+      if (i + half < N && i + half < 2 * half) t[i] += t[i + half];
   return t[0];
 }
 
@@ -87,10 +96,10 @@ struct Factor {
     using F = Format<Real>;
     const Sum<Real> t = s.normal();
     const Real b = t.high * F::NEAR_DROP;
-    const Real unit = Real(1) / b;
-    Real ratio = a.high / b;
+    const Real unit = reciprocal(b);
+    Real ratio = a.high * unit;
     if (is_finite(ratio)) {
-      // One Newton step with the exact residual; where that underflows there is nothing to correct.
+      // One Newton step with the exact residual makes it right; where that underflows there is nothing to correct.
       const Real rest = (fused(-ratio, b, a.high) + a.low) - ratio * (t.low * F::NEAR_DROP);
       ratio = fused(rest, unit, ratio);
     }
@@ -109,6 +118,20 @@ struct Factor {
   }
   DEVICE bool finite() const { return is_finite(first); }
 };
+
+// 2^LIFT / s for the sum s of a row's exponentials, largest first: far inside the range, so that one factor will do.
+template <class Real>
+DEVICE Real inverse(Sum<Real> s) {
+  using F = Format<Real>;
+  const Sum<Real> t = s.normal();
+  const Real b = t.high * F::NEAR_DROP, unit = reciprocal(b);
+  return fused(fused(-unit, b, Real(1)) - unit * (t.low * F::NEAR_DROP), unit, unit) * F::NEAR_DROP;
+}
+
+template <class Real>
+DEVICE Real inverse(Real s) {
+  return reciprocal(s * Format<Real>::NEAR_DROP) * Format<Real>::NEAR_DROP;
+}
 
 // a · b exactly, as high + low.
 template <class Real>

@@ -1,5 +1,6 @@
 // Who works on a row: a team of threads, numbered by `lane`, that can agree on a value.
 //
+//   Short<C, R, THREADS> one lane, for R rows of C classes each, in turns
 //   Lanes<W, THREADS>    W neighbouring lanes of a warp; a block serves THREADS / W rows
 //   Block<THREADS>       a block
 //   Cluster<N, THREADS>  N blocks of a cluster, exchanging through distributed shared memory (sm_90 on)
@@ -17,8 +18,20 @@ namespace softgrad {
 // The widest value a team can agree on.
 constexpr int SLOT = 24;
 
+// Whether a block's rows come and go together, through shared memory (slabs.cuh).
+enum class Slabs { NEVER, MAYBE, ALWAYS };
+
 // A team that has its row to itself, in one launch: it makes every walk, from the first class to the last.
 struct Whole {
+  // Classes in a chunk of a row of T: 16 bytes, for most.
+  template <class T>
+  static constexpr int WIDTH = 16 / (int)sizeof(T);
+  static constexpr int TURNS = 1;  // rows of a thread, one after the other
+  static constexpr Slabs SLABS = Slabs::NEVER;
+  DEVICE bool is_first() const { return true; }
+  DEVICE bool is_last() const { return true; }
+  // Of a row that may be one too many: then it has none.
+  DEVICE int64 classes(bool present, int64 count) const { return present ? count : 0; }
   DEVICE int64 begin() const { return 0; }
   DEVICE int64 end(int64 classes) const { return classes; }
   DEVICE bool walks() { return true; }
@@ -37,10 +50,31 @@ DEVICE X join_lanes(X x, Join join) {
   return x;
 }
 
+// FOLLOW: rows follow each other in memory, in every array.
+template <int CLASSES, int TURNS_, int THREADS_, bool FOLLOW>
+struct Short : Whole {
+  static constexpr int SIZE = 1, THREADS = THREADS_, BLOCKS = 1, TURNS = TURNS_;
+  static constexpr Slabs SLABS = FOLLOW ? Slabs::ALWAYS : Slabs::NEVER;
+  template <class T>
+  static constexpr int WIDTH = CLASSES;
+  int turn = 0;
+  // A row too many has what stands in shared memory by chance, and leaves no result.
+  DEVICE int64 classes(bool present, int64 count) const { return FOLLOW || present ? count : 0; }
+  DEVICE bool is_first() const { return turn == 0; }
+  DEVICE bool is_last() const { return turn == TURNS - 1; }
+  DEVICE int lane() const { return 0; }
+  DEVICE int64 row() const { return ((int64)blockIdx.x * TURNS + turn) * THREADS + threadIdx.x; }
+  DEVICE bool speaks() const { return true; }
+  template <class X, class Join>
+  DEVICE X all(X x, Join) {
+    return x;
+  }
+};
+
 template <int W_, int THREADS_>
 struct Lanes : Whole {
   static constexpr int SIZE = W_, THREADS = THREADS_, BLOCKS = 1;
-  static constexpr bool VECTORS = true;
+  static constexpr Slabs SLABS = W_ < 32 ? Slabs::MAYBE : Slabs::NEVER;
   DEVICE int lane() const { return threadIdx.x % W_; }
   DEVICE int64 row() const { return (int64)blockIdx.x * (THREADS / W_) + threadIdx.x / W_; }
   DEVICE bool speaks() const { return lane() == 0; }
@@ -60,7 +94,6 @@ struct Lanes : Whole {
 template <int THREADS_>
 struct Block : Whole {
   static constexpr int SIZE = THREADS_, THREADS = THREADS_, BLOCKS = 1, WARPS = THREADS_ / 32;
-  static constexpr bool VECTORS = true;
   static_assert((WARPS & (WARPS - 1)) == 0 && WARPS <= 32, "joined in a butterfly");
   int turn = 0;
   DEVICE int lane() const { return threadIdx.x; }
@@ -84,7 +117,6 @@ struct Block : Whole {
 template <int N_, int THREADS_>
 struct Cluster : Whole {
   static constexpr int SIZE = N_ * THREADS_, THREADS = THREADS_, BLOCKS = N_;
-  static constexpr bool VECTORS = true;
   Block<THREADS_> block;
   DEVICE int lane() const { return cluster_rank() * THREADS_ + threadIdx.x; }
   DEVICE int64 row() const { return blockIdx.x / N_; }
@@ -105,7 +137,8 @@ struct Cluster : Whole {
 template <int Y_, int X_>
 struct Columns : Whole {
   static constexpr int SIZE = Y_, THREADS = Y_ * X_, BLOCKS = 1;
-  static constexpr bool VECTORS = false;
+  template <class T>
+  static constexpr int WIDTH = 1;
   int turn = 0;
   DEVICE int lane() const { return threadIdx.x / X_; }
   DEVICE int64 row() const { return row(blockIdx.x); }
@@ -167,6 +200,7 @@ struct Rest {
 // What the threads of a team have summed, summed.
 template <class Team, class Real>
 DEVICE Sum<Real> all_of(Team& team, const Sum<Real>& s) {
+  if constexpr (Team::SIZE == 1) return s;
   return team.all(Handed<Real>(s), Added{}).back();
 }
 

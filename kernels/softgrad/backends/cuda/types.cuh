@@ -26,9 +26,12 @@ struct bfloat16 {
   uint16 bits;
 };
 
-struct alignas(16) Words4 {
-  uint32 w[4];
+// Words that are moved at once.
+template <int N>
+struct alignas(4 * N) Words {
+  uint32 w[N];
 };
+using Words4 = Words<4>;
 
 // What T is computed in.
 template <class T>

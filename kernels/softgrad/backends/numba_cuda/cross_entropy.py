@@ -5,8 +5,8 @@
 The target's class is kept out of the sum: rest = Σ_{j≠t} e_j, s = rest + e_t.
 
     gradient   p_j; at the target p_t − 1 = −rest / s
-    loss       (m − z_t) + l with l = log(s / e_k); where t is a largest class, log1p(rest / e_t), which keeps its
-               digits when the row is sure (elsewhere the loss is at least log 2, and nothing is lost)
+    loss       (m − z_t) + l with l = log1p((s − e_k) / e_k); where t is a largest class, s − e_k is rest, which keeps
+               its digits when the row is sure (elsewhere the loss is at least log 2, and a subtraction may cost l some)
 """
 
 # mypy: ignore-errors
@@ -22,7 +22,7 @@ from numba import cuda
 from softgrad.backends.cuda.regimes import Regime
 from softgrad.backends.numba_cuda.exponential import exponentials
 from softgrad.backends.numba_cuda.losses import BAD, COUNTS, DEAD, charges, half_gap, put_per_row
-from softgrad.backends.numba_cuda.machine import device, log, log1p, nan_max, select
+from softgrad.backends.numba_cuda.machine import device, log1p, nan_max, select
 from softgrad.backends.numba_cuda.rows import Place, at_row, walk
 from softgrad.backends.numba_cuda.sums import Sum, add, share, sums
 from softgrad.backends.numba_cuda.teams import Step, team
@@ -86,7 +86,7 @@ def cross_entropy(T: str, real: str, regime: Regime, place: Place) -> Any:
         dead = charge.fate == DEAD
         if a.loss.data != 0:
             e_k = exp(shift, m)
-            l = select(z_t == m, log1p(value(rest) / e_t), log(value(s) / e_k))
+            l = log1p(select(z_t == m, value(rest), value(s) - e_k) / e_k)
             half, w = half_gap(m, z_t), np.float64(charge.weight)
             loss = select((w == NO_LOSS) & (half - half != NO_LOSS), NO_LOSS, w * (half + HALF * np.float64(l)))
             loss = select(dead, NO_LOSS, select(broken, NAN_LOSS, loss))

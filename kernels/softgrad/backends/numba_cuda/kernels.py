@@ -102,7 +102,13 @@ def function(kernel: Kernel, place: Place) -> tuple[Any, type]:
     def of_rows(arguments: Any) -> None:
         body(arguments, ())
 
-    return of_rows, takes
+    turns = kernel.regime.turns
+
+    def of_rows_in_turn(arguments: Any) -> None:
+        for turn in range(turns):
+            body(arguments, turn)
+
+    return of_rows if turns == 1 else of_rows_in_turn, takes
 
 
 @cache

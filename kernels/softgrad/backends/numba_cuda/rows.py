@@ -1,7 +1,7 @@
 """A row in memory, and how a team walks over it.
 
-A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (one class in a columns team); chunk c
-belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
+A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (the row in a short team, one class in a
+columns team); chunk c belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
 chunks are loaded element by element, from lines that the first access brought into the cache.
 """
 
@@ -32,7 +32,7 @@ IN_A_TURN = {"float": 16, "double": 4}
 
 def chunk_width(T: str, regime: Regime) -> int:
     """Classes in a chunk of a row of T."""
-    return 1 if regime.kind == "columns" else 16 // SIZES[T]
+    return {"short": regime.width, "columns": 1}.get(regime.kind, 16 // SIZES[T])
 
 
 def chunks_in_a_turn(T: str, real: str, regime: Regime, place: Place) -> int:

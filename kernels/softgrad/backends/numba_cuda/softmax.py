@@ -36,10 +36,13 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
     turns, class_of, held, add_turn, add_own = steps.turns, steps.class_of, steps.held, steps.add_turn, steps.add_own
     KEEPS, IN_SHARED, APART, NUMBERS = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.NUMBERS
     E, S, rows, per_row = exponentials(real), sums(real), steps.spans_of(T, APART), stored(real, real)
-    exp, shift_to, is_finite, value, factor = E.exp, E.shift_to, E.is_finite, S.value, S.factor
+    exp, shift_to, is_finite, value, inverse, inverse_of_number = (
+        E.exp, E.shift_to, E.is_finite, S.value, S.inverse, S.inverse_of_number
+    )  # fmt: skip
     span, load, store, store_row, ROW_SIZE = rows.span, rows.load, rows.store, per_row.store, per_row.SIZE
+    ALONE = regime.kind == "short"  # the sum of one chunk has no low part
     Real = E.F.Real
-    ZERO, ONE, INFINITY, NAN = Real(0), Real(1), Real(np.inf), Real(np.nan)
+    ZERO, INFINITY, NAN = Real(0), Real(np.inf), Real(np.nan)
 
     @device
     def softmax(a, cut):
@@ -72,8 +75,10 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
                     x[i + n * APART] = exp(shift, x[i + n * APART])
                 s = add_turn(s, x, i)
             s = all_sum(s, cut, SUM)
-            over_s = factor(select(ordinary, ONE, NAN), s)
-            inverse = over_s.first * over_s.second  # 1 / s is far inside the range: one factor will do
+            if ALONE:
+                over_s = select(ordinary, inverse_of_number(s.high), NAN)
+            else:
+                over_s = select(ordinary, inverse(s), NAN)
             out = span(a.out, at, classes)
             for turn in range(turns(a.shape.classes, cut, RESULT)):
                 i, j = held(turn), class_of(turn, cut)
@@ -82,7 +87,7 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
                     for n in range(NUMBERS):
                         x[i + n * APART] = exp(shift, x[i + n * APART])
                 for n in range(NUMBERS):
-                    y[n] = x[i + n * APART] * inverse
+                    y[n] = x[i + n * APART] * over_s
                 store(out, j, y)
         else:
             others, count = Sum(ZERO, ZERO), np.int64(0)

@@ -78,14 +78,19 @@ def tree_sum(n: int, apart: int = 1) -> Any:
     def leaf(x, i, step):
         return x[i]
 
-    def tree(below, halves):
+    # The sum of those at even places, and that of those at odd ones.
+    def tree(n):
+        if n == 1:
+            return leaf
+        even, odd = tree(n - n // 2), tree(n // 2)
+
         @device
         def node(x, i, step):
-            return below(x, i, 2 * step) + below(x, i + step, 2 * step)
+            return even(x, i, 2 * step) + odd(x, i + step, 2 * step)
 
-        return node if halves == 1 else tree(node, halves - 1)
+        return node
 
-    node = leaf if n == 1 else tree(leaf, n.bit_length() - 1)
+    node = tree(n)
 
     @device
     def tree_sum_of(x, i):
@@ -98,7 +103,7 @@ def tree_sum(n: int, apart: int = 1) -> Any:
 def sums(real: str) -> SimpleNamespace:
     """The device functions of a computing type.
 
-    `value`, `normal`; `handed`, `joined`, `back`; `factor`, `factor_of`, `product`.
+    `value`, `normal`; `handed`, `joined`, `back`; `factor`, `factor_of`, `inverse`, `inverse_of_number`, `product`.
     """
     E = exponentials(real)
     is_finite = E.is_finite
@@ -150,8 +155,8 @@ def sums(real: str) -> SimpleNamespace:
         t = normal(s)
         b = t.high * NEAR_DROP
         unit = ONE / b
-        ratio = a.high / b
-        # One Newton step with the exact residual; where that underflows there is nothing to correct.
+        ratio = a.high * unit
+        # One Newton step with the exact residual makes it right; where that underflows there is nothing to correct.
         rest = (fused(-ratio, b, a.high) + a.low) - ratio * (t.low * NEAR_DROP)
         ratio = select(is_finite(ratio), fused(rest, unit, ratio), ratio)
         large = (ratio >= ONE) | (ratio <= -ONE)
@@ -161,6 +166,19 @@ def sums(real: str) -> SimpleNamespace:
     def factor(a, s):
         """The same for a number a."""
         return factor_of(Sum(a, ZERO), s)
+
+    @device
+    def inverse(s):
+        """2^LIFT / s for the sum s of a row's exponentials, largest first: far inside the range."""
+        t = normal(s)
+        b = t.high * NEAR_DROP
+        unit = ONE / b
+        return fused(fused(-unit, b, ONE) - unit * (t.low * NEAR_DROP), unit, unit) * NEAR_DROP
+
+    @device
+    def inverse_of_number(s):
+        """The same of a sum that is a number."""
+        return (ONE / (s * NEAR_DROP)) * NEAR_DROP
 
     @device
     def product(a, b):
@@ -176,5 +194,7 @@ def sums(real: str) -> SimpleNamespace:
         back=back,
         factor_of=factor_of,
         factor=factor,
+        inverse=inverse,
+        inverse_of_number=inverse_of_number,
         product=product,
     )

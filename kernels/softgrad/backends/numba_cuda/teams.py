@@ -1,5 +1,6 @@
 """Who works on a row: a team of threads, numbered by `lane`, that can agree on a value.
 
+    short      one lane, for several rows in turn
     lanes      neighbouring lanes of a warp; a block serves several rows
     block      a block
     columns    some threads of a block down the classes, neighbouring rows beside them: for a strided class axis, so
@@ -202,16 +203,20 @@ def team(regime: Regime, real: str) -> SimpleNamespace:
     step)`: of a number that is read from the row between walks; `speaks(cut)`: of the one thread that writes what
     there is one of per row.
     """
-    build = {"lanes": _lanes, "block": _block, "columns": _columns}[regime.kind]
-    slots = {"lanes": 1, "block": regime.threads // 32, "columns": regime.threads}[regime.kind]
+    build = {"short": _lanes, "lanes": _lanes, "block": _block, "columns": _columns}[regime.kind]
+    slots = {"short": 1, "lanes": 1, "block": regime.threads // 32, "columns": regime.threads}[regime.kind]
     lane, row_of_block, agree = build(regime)
     kinds = _kinds(real, slots)
     WITHIN_A_WARP = regime.kind == "lanes" and regime.size > 1
     if regime.cut:
         return _segments(regime.size, lane, row_of_block, agree, kinds)
 
+    SHORT, TURNS = regime.kind == "short", np.int64(regime.turns)
+
     @device
     def row(cut):
+        if SHORT:
+            return row_of_block(np.int64(cuda.blockIdx.x) * TURNS + cut)
         return row_of_block(np.int64(cuda.blockIdx.x))
 
     @device
@@ -246,7 +251,13 @@ def team(regime: Regime, real: str) -> SimpleNamespace:
 
         return all_of
 
+    @device
+    def alone(x, cut, step):
+        return x
+
     agreements = {name: agreement(kind) for name, kind in kinds.items()}
+    if regime.size == 1:
+        agreements["all_sum"] = alone
     return SimpleNamespace(
         SIZE=regime.size, lane=lane, row=row, begin=begin, end=end, makes=always, reads=always, kept=kept,
         speaks=speaks, **agreements,
