@@ -108,6 +108,18 @@ def test_rows_at_any_address_are_read_and_written_in_words(dtype, classes):
     assert stores.count(".v4") == 2 * regime.chunks
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [("bfloat16", 2), ("bfloat16", 3), ("float32", 2)])
+def test_short_rows_cost_an_exponential_per_class_and_move_in_words(dtype, classes):
+    """Where rows follow each other; the other loop, for rows that do not, has its own."""
+    regime = regimes.keeping(classes, kernels.ITEMSIZE[dtype], contiguous=True, clusters=True)
+    text = ptx(kernels.softmax("PROBABILITIES", dtype, regime))
+    leading = "0f3AB5118C"  # of the polynomial
+    assert len(re.findall(rf"fma\.rn\.ftz\.f32 .*{leading}", text)) == 2 * classes
+    words = -(-regime.turns * classes * kernels.ITEMSIZE[dtype] // 16)
+    for kind in ("ld", "st"):
+        assert len(re.findall(rf"\b{kind}\.global\.v4\.u32", text)) == words
+
+
 def test_a_spill_would_be_seen():
     kernel = kernels.cross_entropy("float32", regimes.block(512, 8, 4))  # 32 registers for 32 numbers
     assert compiled(kernel, "sm_90")[1] > 0

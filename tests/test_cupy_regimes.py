@@ -30,6 +30,8 @@ TABLE = [
     (4097, "block512_keep4", "cluster2x256_keep4"),
     (16384, "block512_keep8", "cluster4x256_keep4"),
     (16385, "cluster2x512_keep8", "cluster8x256_keep4"),
+    (65537, "cluster8x512_keep8", "cluster8x256_held14"),
+    (114689, "cluster8x512_keep8", "cluster8x512_held14"),
     (262144, "cluster8x1024_keep8", "cluster8x512_walk"),
     (10_000_000, "cluster8x512_walk", "cluster8x512_walk"),
 ]
@@ -39,6 +41,20 @@ TABLE = [
 def test_the_table(classes, one, two):
     assert regimes.keeping(classes, 4, contiguous=True, clusters=True).name == one
     assert regimes.keeping(classes, 4, contiguous=True, clusters=True, arrays=2).name == two
+
+
+def test_long_rows_of_two_arrays_are_held_in_shared_memory():
+    classes = 65536 + 7
+    memory, v = rows_of(classes + 5, np.float32, 1), rows_of(classes, np.float32, 2)[1:]
+    z = memory[:, 5:]  # between two words
+    right = truth.softmax_vjp(v, logits=z)
+    with device() as ran:
+        wide = softgrad.softmax_vjp(v.astype(np.float64), logits=z)  # a tangent that is not held
+        again, _ = softgrad.softmax_vjp(np.stack([z, v]), logits=z)[::-1]
+        softgrad.softmax_vjp(v, logits=z, out=v)
+        assert all(kernel.endswith("cluster8x256_held14") for kernel in ran.ran)
+    assert truth.worst_ulp(v, right) <= 4.0
+    assert wide.tobytes() == again.tobytes() == v.tobytes()
 
 
 def test_without_clusters_long_rows_are_read_again():
@@ -52,7 +68,7 @@ def test_no_regime_keeps_fewer_classes_than_it_serves(itemsize):
         for contiguous in (True, False):
             regime = regimes.keeping(classes, itemsize, contiguous=contiguous, clusters=True)
             width = regime.width if regime.kind == "short" else 16 // itemsize if contiguous else 1
-            assert not regime.chunks or regime.chunks * regime.size * regime.blocks * width >= classes
+            assert not regime.chunks or abs(regime.chunks) * regime.size * regime.blocks * width >= classes
 
 
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
@@ -149,11 +165,12 @@ def test_a_rows_bits_are_its_own(classes, name):
         assert several[1].tobytes() == several[2].tobytes() == y.tobytes()
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 17, 100, 101])
+@pytest.mark.parametrize("classes", [2, 3, 4, 8, 10, 16, 17, 100, 101])
 @pytest.mark.parametrize("name", ["float32", "float16"])
 def test_short_rows_keep_their_bits_at_every_address(classes, name):
     """Through shared memory, in words, and one by one: aligned or not, adjacent or with gaps, whole blocks or not."""
-    rows = 133  # a block's rows, and some of another's
+    per_block = 128 * regimes.keeping(classes, DTYPES[name].itemsize, contiguous=True, clusters=True).turns
+    rows = per_block + 5  # a block's rows, and some of another's
     z = rows_of(classes, DTYPES[name], rows)
     v, t = np.stack([z[::-1], z]), np.arange(rows) % classes
     with device():
@@ -161,7 +178,7 @@ def test_short_rows_keep_their_bits_at_every_address(classes, name):
         grad = softgrad.cross_entropy_grad(z, t, reduction="none")
         assert truth.worst_ulp(p, truth.softmax(z)) <= 3.0
         assert truth.worst_ulp(y, truth.log_softmax_vjp(v, logits=z)) <= 4.0
-        for gap, shift in ((0, 1), (0, 5), (3, 2)):
+        for gap, shift in ((0, 1), (0, 5), (3, 2), (classes, 0)):
             memory = np.full((rows + 2) * (classes + gap) + 16, -7.0, z.dtype)
             steps = ((classes + gap) * z.itemsize, z.itemsize)
             moved = np.lib.stride_tricks.as_strided(memory[shift:], z.shape, steps)

@@ -43,6 +43,13 @@ DEVICE float choose(bool which, float a, float b) { return which ? a : b; }
 DEVICE double choose(bool which, double a, double b) { return which ? a : b; }
 DEVICE float reciprocal(float x) { return 1.0f / x; }
 DEVICE double reciprocal(double x) { return 1.0 / x; }
+// By its bits: flushing is the processor's mode here.
+DEVICE float product_of_subnormal(float x, float large) {
+  const uint32 sign = float_bits(x) & 0x80000000u, size = float_bits(x) ^ sign;
+  if (size >= 0x00800000u) return x * large;
+  return bits_float(float_bits((float)size) | sign) * (0x1p-60f * large) * 0x1p-89f;
+}
+DEVICE double product_of_subnormal(double x, double large) { return x * large; }
 DEVICE float nan_max(float a, float b) { return (a >= b || a != a) ? a : b; }
 DEVICE double nan_max(double a, double b) { return (a >= b || a != a) ? a : b; }
 
@@ -74,6 +81,8 @@ DEVICE Words4 of_next_lane(Words4 x) {
 }
 DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return (uint32)(((uint64)high << 32 | low) >> bits); }
 DEVICE void store_global(void* to, const Words4& x) { *(Words4*)to = x; }
+DEVICE void copy_16(void* to, const void* from) { *(Words4*)to = *(const Words4*)from; }
+DEVICE void copies_arrive() {}
 DEVICE void load_two(const void* from, Words4& a, Words4& b) {
   emulator::Unwatched unwatched;  // of the bytes that are not used
   a = ((const Words4*)from)[0];

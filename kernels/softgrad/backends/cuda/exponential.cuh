@@ -124,14 +124,11 @@ struct Shift {
   }
 };
 
-// 2^LIFT · p of a given probability, of which -ftz would leave nothing where it is subnormal: by its bits then.
-DEVICE float lifted(float p) {
-  constexpr uint32 SMALLEST_NORMAL = 0x00800000u, UNIT = 0x2c800000u;  // 2^−38: its last bit is 2^(LIFT − 149)
-  const uint32 sign = float_bits(p) & 0x80000000u, size = float_bits(p) ^ sign;
-  const float few = bits_float(UNIT | size) - bits_float(UNIT);
-  return size < SMALLEST_NORMAL ? bits_float(float_bits(few) | sign) : p * 0x1p88f;
+// 2^LIFT · p of a given probability, of which -ftz would leave nothing where it is subnormal.
+template <class Real>
+DEVICE Real lifted(Real p) {
+  return product_of_subnormal(p, Format<Real>::LIFTED_ONE);
 }
-DEVICE double lifted(double p) { return p * 0x1p800; }
 
 // A power of two near `largest`, the largest |tangent| of a row: tangents are carried divided by it, so that products with
 // lifted exponentials stay in range, and means of small ones keep their digits.

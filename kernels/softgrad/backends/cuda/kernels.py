@@ -64,10 +64,10 @@ class Kernel:
             return f"\n#pragma unroll 1\n    {turns} {self._instance(team)}({of}, team);\n"
 
         following, apart = self.regime.team, self.regime.team.replace("true", "false")
-        known = f"{self.struct} known = arguments;\n    known.shape.inner = 1, known.shape.classes = {self.regime.width};"
-        return (
-            f"if (arguments.follow()) {{\n    {known}{loop(following, 'known')}  }} else {{{loop(apart, 'arguments')}  }}"
+        known = (
+            f"{self.struct} known = arguments;\n    known.shape.inner = 1, known.shape.classes = {self.regime.width};"
         )
+        return f"if (arguments.follow()) {{\n    {known}{loop(following, 'known')}  }} else {{{loop(apart, 'arguments')}  }}"
 
     @property
     def shared_bytes(self) -> int:
@@ -100,7 +100,7 @@ _BUILT_IN = {"float", "double", "true", "false"}
 
 
 def _qualified(argument: str) -> str:
-    return argument if argument in _BUILT_IN or argument.isdigit() else f"softgrad::{argument}"
+    return argument if argument in _BUILT_IN or argument.lstrip("-").isdigit() else f"softgrad::{argument}"
 
 
 def computing(dtype: str) -> str:

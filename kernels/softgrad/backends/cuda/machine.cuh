@@ -70,6 +70,14 @@ DEVICE float reciprocal(float x) {
 }
 DEVICE double reciprocal(double x) { return 1.0 / x; }
 
+// x · large, where x may be subnormal: -ftz would take it for 0.
+DEVICE float product_of_subnormal(float x, float large) {
+  float y;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(large));
+  return y;
+}
+DEVICE double product_of_subnormal(double x, double large) { return x * large; }
+
 // fmaxf drops a NaN; a row must not.
 DEVICE float nan_max(float a, float b) {
 #if __CUDA_ARCH__ >= 800
@@ -107,6 +115,21 @@ DEVICE uint32 funnel_right(uint32 low, uint32 high, uint32 bits) { return __funn
 DEVICE void store_global(void* to, const Words4& x) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
                :: "l"(__cvta_generic_to_global(to)), "r"(x.w[0]), "r"(x.w[1]), "r"(x.w[2]), "r"(x.w[3]) : "memory");
+}
+// Four words from global to shared memory, both aligned: under way, past the registers, until `copies_arrive`.
+DEVICE void copy_16(void* to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :: "r"((uint32)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from)) : "memory");
+#else
+  *(Words4*)to = *(const Words4*)from;
+#endif
+}
+// Of this thread.
+DEVICE void copies_arrive() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 // Two words from an aligned address.  Others may be writing those of their bytes that are not used.
 DEVICE void load_two(const void* from, Words4& a, Words4& b) {

@@ -8,7 +8,7 @@
 //
 // Tangents are carried divided by a power of two, the unit of their row, so that products with lifted exponentials stay
 // in range.  Where a lane keeps the point, it keeps the tangent too, read before anything is waited for, as far as 128
-// registers hold both; else tangents are read again at each walk, from the caches.
+// registers hold both, or, of longer rows, shared memory does; else tangents are read again at each walk, from the caches.
 #include "slabs.cuh"
 
 namespace softgrad {
@@ -38,19 +38,24 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
   const Span<T, Real> point(a.point, at, classes);
   const auto read = [&](Index j, Real(&x)[WIDTH]) { point.load(j, -infinity<Real>(), x); };
 
+  Rows row(team, classes);
   Strided v_row = a.v, out_row = a.out;
   // Tangents of double are differences in double, before they are numbers of type Real.
   using Wide = typename Wider<TV, Real>::Type;
   constexpr bool KEEPS = MODE != LOG_VJP && V > 0 && V * WIDTH * (int)sizeof(Wide) <= 64;
   Wide kept_v[KEEPS ? V : 1][WIDTH];
+  // In shared memory, behind the point, where it is as long.
+  constexpr bool HOLDS = V < 0 && WIDTH * (int)sizeof(TV) == 16;
   const auto keep_v = [&](int first) INLINED {
     if constexpr (KEEPS)
       load_row<V, Rows::Steps::STEP>(team, v_row, a.shape, Span<TV, Wide>(v_row, at, classes), 2 * Results<T, Real, Team, V>::PLACE,
                                      first, Wide(0), kept_v);
+    if constexpr (HOLDS) Held<TV, Team, -V, WIDTH>(1).fill(row.steps, Span<TV, Wide>(v_row, at, classes));
+    if constexpr (V < 0) copies_arrive();
   };
 
-  Rows row(team, classes);
   load_row(a.point, a.shape, point, -infinity<Real>(), row);
+  if constexpr (V < 0) Held<T, Team, -V, WIDTH>(0).fill(row.steps, point);
   keep_v(row.steps.first);
   Real m = -infinity<Real>();
   row.each(read, [&](Index, Real(&x)[WIDTH]) {
@@ -90,14 +95,17 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
     });
     const auto read_u = [&](int n, Index j, Real(&u)[WIDTH]) INLINED {
       Wide read_again[WIDTH];
-      if constexpr (!KEEPS) v.load(j, v_k, read_again);
+      if constexpr (HOLDS)
+        Held<TV, Team, -V, WIDTH>(1).load(n, j, classes, v_k, read_again);
+      else if constexpr (!KEEPS)
+        v.load(j, v_k, read_again);
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) u[i] = Real((KEEPS ? kept_v[KEEPS ? n : 0][i] : read_again[i]) - v_k);
     };
 
     Real largest = Real(0);
     row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
-      if constexpr (V == 0) exponentials(e);
+      if constexpr (V <= 0) exponentials(e);
       Real u[WIDTH];
       read_u(n, j, u);
 #pragma unroll
@@ -109,7 +117,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
 
     Sum<Real> total;
     row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
-      if constexpr (V == 0) exponentials(e);
+      if constexpr (V <= 0) exponentials(e);
       Real x[WIDTH];
       read_u(n, j, x);
 #pragma unroll
@@ -125,7 +133,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
       // p Σ v, where Σ v may leave the range though the product does not.
       const Factor<Real> mass(Sum<Real>(total.high * unit, total.low * unit), s), mass_in_units(total, s);
       row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
-        if constexpr (V == 0) exponentials(e);
+        if constexpr (V <= 0) exponentials(e);
         Real x[WIDTH];
         read_u(n, j, x);
 #pragma unroll
@@ -139,7 +147,7 @@ DEVICE void products(const ProductArgs& a, Team team = Team()) {
       const Real lifted_mean = total.value() / (s.value() * drop), mean = lifted_mean * drop;
       const Factor<Real> over_s(unit, s);
       row.each_numbered(read, [&](int n, Index j, Real(&e)[WIDTH]) {
-        if constexpr (V == 0) exponentials(e);
+        if constexpr (V <= 0) exponentials(e);
         Real x[WIDTH];
         read_u(n, j, x);
 #pragma unroll

@@ -8,6 +8,7 @@ whether the device has clusters; never from the number of rows, so that a row's 
     block     a block per row                  row in registers
     cluster   several blocks per row           row in registers, sm_90 on
     columns   strided class axis: neighbouring rows side by side, several threads down the classes
+    held      a cluster                        row, and tangent, in shared memory
     walk      any of these with the row read again at each walk: longer rows, and losses with options
     segments  a block or columns for each segment of a row: the longest rows, shared by the whole device (segments.py)
 """
@@ -26,7 +27,7 @@ class Regime:
 
     kind: str
     size: int  # threads per row and block: 1, W, THREADS or Y
-    chunks: int
+    chunks: int  # in shared memory, at most, if negative
     blocks: int = 1  # per row
     width: int = 1  # rows side by side, for columns; classes, for short rows
     turns: int = 1  # rows of a lane, one after the other
@@ -52,7 +53,8 @@ class Regime:
         blocks = f"{self.blocks}x" if self.blocks > 1 else ""
         segments = "segments_" if self.cut else ""
         size = self.width if self.kind == "short" else self.size
-        return f"{segments}{self.kind}{blocks}{size}" + (f"_keep{self.chunks}" if self.chunks else "_walk")
+        place = f"keep{self.chunks}" if self.chunks > 0 else f"held{-self.chunks}" if self.chunks < 0 else "walk"
+        return f"{segments}{self.kind}{blocks}{size}_{place}"
 
     @property
     def shared_bytes(self) -> int:
@@ -61,7 +63,9 @@ class Regime:
             return 0
         if self.kind == "columns":
             return 2 * SLOT * self.threads
-        return 2 * SLOT * (self.threads // 32 + (1 if self.kind == "cluster" else 0))
+        slots = 2 * SLOT * (self.threads // 32 + (1 if self.kind == "cluster" else 0))
+        # Two arrays.
+        return slots if self.chunks >= 0 else -(-slots // 16) * 16 - 2 * self.chunks * 16 * self.threads
 
     def grid(self, rows: int) -> int:
         """Blocks for so many rows, were none cut."""
@@ -160,8 +164,14 @@ def keeping(
         # One block to a multiprocessor, in twice as many threads.
         if chunks <= 8 * 2 * size * many:
             return cluster(8, 2 * size, many, 1)
+        # Shared memory holds 14 chunks of two arrays each of 512 threads: 224 of the 227 KB that a block may have, or of
+        # two blocks of 256, which share a multiprocessor.  They come into it all at once, and are read five times there.
+        for size, resident in ((256, 2), (512, 1)):
+            if arrays == 2 and chunks <= 8 * size * 14:
+                return cluster(8, size, -14, resident)
         # The row is read again at each walk, but 132 multiprocessors have 16 rows under way: 32 MB where C is 262,144
-        # and there are two arrays of float, which the second-level cache (50 MB) holds.
+        # and there are two arrays of float, which the second-level cache (50 MB) holds.  (Of one array only doubles come
+        # here, and rows that could be cut into segments.)
         return cluster(8, 512, 0, 1)
     # A row per block: rows of up to some 50,000 classes are still in the second-level cache when they are read again.
     return block(512, 0, 1)

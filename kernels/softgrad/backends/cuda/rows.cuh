@@ -104,16 +104,20 @@ struct Span {
   template <int N>
   DEVICE void load(int64 j, Real pad, Real (&x)[N]) const {
     if constexpr (N * (int)sizeof(T) == 16) {
-      unpacked<N>(is_word<N>(j)         ? *(const Words4*)(data + j)
-                  : is_straddling<N>(j) ? straddling<sizeof(T)>(data + j, offset())
-                                        : gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad)),
-                  x);
+      unpacked<N>(words<N>(j, pad), x);
     } else if (is_at_once<N>(j)) {
       if constexpr (IS_SMALL<N>) unpacked<N>(*(const Chunk<N>*)(data + j), x);
     } else {
 #pragma unroll
       for (int i = 0; i < N; ++i) x[i] = j + i < classes ? (*this)[j + i] : pad;
     }
+  }
+
+  template <int N>
+  DEVICE Words4 words(int64 j, Real pad) const {
+    if (is_word<N>(j)) return *(const Words4*)(data + j);
+    if (is_straddling<N>(j)) return straddling<sizeof(T)>(data + j, offset());
+    return gather<sizeof(T)>(data + j * stride, stride, count<N>(j), filled<N>(pad));
   }
 
   // A lane's V chunks, STEP classes apart: all words are under way before the first is waited for.
@@ -189,21 +193,21 @@ DEVICE Real pick(const Real (&x)[N], int at) {
 // --- a team's walk over a row ---------------------------------------------------------------------------------------------
 
 // A row that is kept is short.
-template <int V>
+template <bool IS_KEPT>
 struct IndexOf {
   using Type = int;
 };
 template <>
-struct IndexOf<0> {
+struct IndexOf<false> {
   using Type = int64;
 };
 
-// V chunks per lane where the row fits a team's registers; V = 0: any number.
+// V chunks per lane where the row fits a team's registers; V ≤ 0: any number.
 template <class T, class Team, int V>
 struct Walk {
   static constexpr int WIDTH = Team::template WIDTH<T>;
   static constexpr int STEP = WIDTH * Team::SIZE;
-  using Index = typename IndexOf<V>::Type;
+  using Index = typename IndexOf<(V > 0)>::Type;
   Index first, end;  // of this lane, of the team; classes = 0 where it has no row
 
   DEVICE Walk(const Team& team, int64 classes)
@@ -217,12 +221,43 @@ struct Walk {
       for (int i = 0; i < V; ++i)
         if (first + i * STEP < end) visit(i, first + i * STEP);
     } else {
-      for (Index j = first; j < end; j += STEP) visit(0, j);
+      int i = 0;
+      for (Index j = first; j < end; j += STEP) visit(i++, j);
     }
   }
 };
 
-// The numbers of one row as a team's lanes hold them: kept in registers (V > 0), or read again at each walk (V = 0).
+// A row's chunks, of N classes and 16 bytes, in shared memory behind the team's slots and so many such arrays: each where its
+// own thread will find it again.
+template <class T, class Team, int MOST, int N>
+struct Held {
+  Words4* words;
+  DEVICE explicit Held(int behind)
+      : words((Words4*)(shared_memory() + (Team::SLOTS * SLOT + 15) / 16 * 16) + behind * MOST * Team::THREADS + threadIdx.x) {}
+
+  // All are under way at once, and past the registers: they have arrived after `copies_arrive`.
+  template <class Steps, class Real>
+  DEVICE void fill(const Steps& steps, const Span<T, Real>& span) const {
+    steps.chunks([&](int i, int64 j) {
+      Words4* const to = words + i * Team::THREADS;
+      if (span.template is_word<N>(j))
+        copy_16(to, span.data + j);
+      else
+        *to = span.template words<N>(j, Real(0));
+    });
+  }
+  // Classes j … j + N − 1, the thread's i-th chunk; `pad` beyond the row's end.
+  template <class Real>
+  DEVICE void load(int i, int64 j, int64 end, Real pad, Real (&x)[N]) const {
+    Span<T, Real>::template unpacked<N>(words[i * Team::THREADS], x);
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      if (j + n >= end) x[n] = pad;
+  }
+};
+
+// The numbers of one row as a team's lanes hold them: kept in registers (V > 0), or read again at each walk (V ≤ 0), from
+// shared memory if that holds it, −V chunks per lane at most (V < 0).
 template <class T, class Real, class Team, int V>
 struct Row {
   using Steps = Walk<T, Team, V>;
@@ -246,6 +281,10 @@ struct Row {
     steps.chunks([&](int i, Index j) {
       if constexpr (V > 0) {
         visit(i, j, kept[i]);
+      } else if constexpr (V < 0) {
+        Real x[WIDTH];
+        Held<T, Team, -V, WIDTH>(0).load(i, j, steps.end, -infinity<Real>(), x);
+        visit(i, j, x);
       } else {
         Real x[WIDTH];
         read(j, x);

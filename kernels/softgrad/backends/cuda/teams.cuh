@@ -93,7 +93,7 @@ struct Lanes : Whole {
 
 template <int THREADS_>
 struct Block : Whole {
-  static constexpr int SIZE = THREADS_, THREADS = THREADS_, BLOCKS = 1, WARPS = THREADS_ / 32;
+  static constexpr int SIZE = THREADS_, THREADS = THREADS_, BLOCKS = 1, WARPS = THREADS_ / 32, SLOTS = 2 * WARPS;
   static_assert((WARPS & (WARPS - 1)) == 0 && WARPS <= 32, "joined in a butterfly");
   int turn = 0;
   DEVICE int lane() const { return threadIdx.x; }
@@ -116,7 +116,7 @@ struct Block : Whole {
 #if defined(SOFTGRAD_EMULATED) || __CUDA_ARCH__ >= 900
 template <int N_, int THREADS_>
 struct Cluster : Whole {
-  static constexpr int SIZE = N_ * THREADS_, THREADS = THREADS_, BLOCKS = N_;
+  static constexpr int SIZE = N_ * THREADS_, THREADS = THREADS_, BLOCKS = N_, SLOTS = Block<THREADS_>::SLOTS + 2;
   Block<THREADS_> block;
   DEVICE int lane() const { return cluster_rank() * THREADS_ + threadIdx.x; }
   DEVICE int64 row() const { return blockIdx.x / N_; }

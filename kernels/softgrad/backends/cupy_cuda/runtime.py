@@ -21,6 +21,8 @@ from softgrad.backends.cupy_cuda import arrays
 # --fmad=false: multiplications and additions are fused where the source says so, the same in every variant of a kernel.
 # CuPy adds -ftz=true; the kernels stay clear of subnormal numbers.
 OPTIONS = ("-std=c++17", "--fmad=false")
+# Shared memory that a block may have without a word to the driver.
+UNASKED = 48 * 1024
 
 
 class _Function(NamedTuple):
@@ -120,4 +122,6 @@ class CupyRuntime:
 def _compiled(kernel: Kernel) -> _Function:
     """For the current device."""
     raw = cupy.RawModule(code=kernel.text(), options=OPTIONS).get_function(kernel.name)
+    if kernel.shared_bytes > UNASKED:
+        raw.max_dynamic_shared_size_bytes = kernel.shared_bytes
     return _Function(raw.kernel.ptr, kernel.regime.threads, kernel.shared_bytes, (raw, kernel))
