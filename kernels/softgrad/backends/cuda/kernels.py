@@ -57,17 +57,17 @@ class Kernel:
         return f"{self.instance}(arguments.kernel, {_qualified(self.regime.team)}(arguments.segments))"
 
     def _in_turns(self) -> str:
-        """Each of a thread's rows in turn.  Where rows follow each other, all that this says of the shape is a constant."""
+        """Each of a thread's rows in turn.  Where rows follow each other, the shape is known but for their number."""
 
         def loop(team: str, of: str) -> str:
             turns = f"for ({_qualified(team)} team; team.turn < {self.regime.turns}; ++team.turn)"
             return f"\n#pragma unroll 1\n    {turns} {self._instance(team)}({of}, team);\n"
 
-        following, apart = self.regime.team, self.regime.team.replace("true", "false")
-        known = (
-            f"{self.struct} known = arguments;\n    known.shape.inner = 1, known.shape.classes = {self.regime.width};"
-        )
-        return f"if (arguments.follow()) {{\n    {known}{loop(following, 'known')}  }} else {{{loop(apart, 'arguments')}  }}"
+        known = f"{self.struct} known = arguments;\n    known.shape.inner = 1;\n"
+        known += f"    known.shape.classes = {self.regime.width};"
+        following = loop(self.regime.team, "known")
+        apart = loop(self.regime.team.replace("true", "false"), "arguments")
+        return f"if (arguments.follow()) {{\n    {known}{following}  }} else {{{apart}  }}"
 
     @property
     def shared_bytes(self) -> int:

@@ -134,11 +134,11 @@ def keeping(
     # 8 blocks of 128 threads to a multiprocessor; 3 with two arrays of 64 bytes a thread under way.
     resident = 8 // share if arrays == 1 else 3 if itemsize < 8 else 2
     if chunks <= 1:
-        # A lane has room for exactly its row, and takes 32 bytes of rows in turn: with one row each a multiprocessor would
-        # have 4 to 8 KB under way where there are two classes, and blocks that end as soon as they have begun.  Counted
-        # in machine code, a class of bfloat16 costs 40 instructions of softmax where C = 2, 31 where C = 3, 26 to 34
-        # beyond, and 62, 48, 38 to 49 of a product with probabilities; at 4.8 TB/s there is time for 28 and 42.  In rows
-        # padded to eight numbers, one for each lane, two classes cost more than 200 each.
+        # A lane has room for exactly its row, and takes 32 bytes of rows in turn: with one row each a multiprocessor
+        # would have 4 to 8 KB under way where there are two classes, and blocks that end as soon as they have begun.
+        # Counted in machine code, a class of bfloat16 costs 40 instructions of softmax where C = 2, 31 where C = 3, 26
+        # to 34 beyond, and 62, 48, 38 to 49 of a product with probabilities; at 4.8 TB/s there is time for 28 and 42.
+        # In rows padded to eight numbers, one for each lane, two classes cost more than 200 each.
         return short(classes, 32 // (classes * itemsize), 8 if itemsize < 8 else 4)
     # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
     for size in (1, 2, 4, 8, 16, 32):
@@ -164,14 +164,13 @@ def keeping(
         # One block to a multiprocessor, in twice as many threads.
         if chunks <= 8 * 2 * size * many:
             return cluster(8, 2 * size, many, 1)
-        # Shared memory holds 14 chunks of two arrays each of 512 threads: 224 of the 227 KB that a block may have, or of
-        # two blocks of 256, which share a multiprocessor.  They come into it all at once, and are read five times there.
+        # Shared memory holds 14 chunks of two arrays each of 512 threads: 224 of the 227 KB that a block may have, or
+        # of two blocks of 256, which share a multiprocessor.  They come all at once, and are read five times there.
         for size, resident in ((256, 2), (512, 1)):
             if arrays == 2 and chunks <= 8 * size * 14:
                 return cluster(8, size, -14, resident)
         # The row is read again at each walk, but 132 multiprocessors have 16 rows under way: 32 MB where C is 262,144
-        # and there are two arrays of float, which the second-level cache (50 MB) holds.  (Of one array only doubles come
-        # here, and rows that could be cut into segments.)
+        # and there are two arrays of float, which the second-level cache (50 MB) holds.
         return cluster(8, 512, 0, 1)
     # A row per block: rows of up to some 50,000 classes are still in the second-level cache when they are read again.
     return block(512, 0, 1)

@@ -1,8 +1,8 @@
 """A row in memory, and how a team walks over it.
 
 A row is cut into chunks of WIDTH neighbouring classes, 16 bytes of the logits (the row in a short team, one class in a
-columns team); chunk c belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte boundary, the same
-chunks are loaded element by element, from lines that the first access brought into the cache.
+columns team); chunk c belongs to lane c mod SIZE.  The map depends on C alone: where a row does not start at a 16-byte
+boundary, the same chunks are loaded element by element, from lines that the first access brought into the cache.
 """
 
 # mypy: ignore-errors

@@ -36,11 +36,9 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
     turns, class_of, held, add_turn, add_own = steps.turns, steps.class_of, steps.held, steps.add_turn, steps.add_own
     KEEPS, IN_SHARED, APART, NUMBERS = steps.KEEPS, steps.IN_SHARED, steps.APART, steps.NUMBERS
     E, S, rows, per_row = exponentials(real), sums(real), steps.spans_of(T, APART), stored(real, real)
-    exp, shift_to, is_finite, value, inverse, inverse_of_number = (
-        E.exp, E.shift_to, E.is_finite, S.value, S.inverse, S.inverse_of_number
-    )  # fmt: skip
+    exp, shift_to, is_finite, value = E.exp, E.shift_to, E.is_finite, S.value
+    inverse = S.inverse_of_number if regime.kind == "short" else S.inverse  # the sum of one chunk is a number
     span, load, store, store_row, ROW_SIZE = rows.span, rows.load, rows.store, per_row.store, per_row.SIZE
-    ALONE = regime.kind == "short"  # the sum of one chunk has no low part
     Real = E.F.Real
     ZERO, INFINITY, NAN = Real(0), Real(np.inf), Real(np.nan)
 
@@ -75,10 +73,7 @@ def softmax(mode: str, T: str, real: str, regime: Regime, place: Place) -> Any:
                     x[i + n * APART] = exp(shift, x[i + n * APART])
                 s = add_turn(s, x, i)
             s = all_sum(s, cut, SUM)
-            if ALONE:
-                over_s = select(ordinary, inverse_of_number(s.high), NAN)
-            else:
-                over_s = select(ordinary, inverse(s), NAN)
+            over_s = select(ordinary, inverse(s), NAN)
             out = span(a.out, at, classes)
             for turn in range(turns(a.shape.classes, cut, RESULT)):
                 i, j = held(turn), class_of(turn, cut)

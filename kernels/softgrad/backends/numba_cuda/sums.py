@@ -177,8 +177,8 @@ def sums(real: str) -> SimpleNamespace:
 
     @device
     def inverse_of_number(s):
-        """The same of a sum that is a number."""
-        return (ONE / (s * NEAR_DROP)) * NEAR_DROP
+        """The same of a sum without a low part."""
+        return (ONE / (s.high * NEAR_DROP)) * NEAR_DROP
 
     @device
     def product(a, b):
