@@ -137,7 +137,7 @@ def keeping(
         # A lane has room for exactly its row, and takes 32 bytes of rows in turn: with one row each a multiprocessor
         # would have 4 to 8 KB under way where there are two classes, and blocks that end as soon as they have begun.
         # Counted in machine code, a class of bfloat16 costs 40 instructions of softmax where C = 2, 31 where C = 3, 26
-        # to 34 beyond, and 62, 48, 38 to 49 of a product with probabilities; at 4.8 TB/s there is time for 28 and 42.
+        # to 34 beyond, and 64, 49, 38 to 50 of a product with probabilities; at 4.8 TB/s there is time for 28 and 42.
         # In rows padded to eight numbers, one for each lane, two classes cost more than 200 each.
         return short(classes, 32 // (classes * itemsize), 8 if itemsize < 8 else 4)
     # Up to 16 numbers per lane: the fewest lanes, so that no lane idles and fewest exchanges are needed.
