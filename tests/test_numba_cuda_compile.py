@@ -78,8 +78,8 @@ def everything() -> list[tuple[Kernel, Place]]:
     found = [placed(kernels.total("double"), 0), placed(kernels.divisor("float"), 0)]
     for dtype in kernels.ITEMSIZE:
         for contiguous in (True, False):
-            for power in range(20):
-                found += kernels_of(dtype, 3 * 2**power // 2, contiguous=contiguous)
+            for classes in (2, 4, 5, 7, 8, *(3 * 2**power // 2 for power in range(20))):
+                found += kernels_of(dtype, classes, contiguous=contiguous)
     return list(dict.fromkeys(found))
 
 

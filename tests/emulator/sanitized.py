@@ -83,6 +83,8 @@ def some() -> None:
         memory = _numbers((3 * classes + 1,))
         unaligned = memory[1:].reshape(3, classes)
         softgrad.softmax(unaligned, out=unaligned)
+    z = _numbers((150, 3))  # several rows of a lane
+    softgrad.softmax(z, out=z)
     z = _numbers((3, 10))  # rows that follow each other, but not in words
     softgrad.log_softmax_vjp(_numbers((2, 3, 10)), logits=z)
     z, v = _numbers((2, 2, 300, 3))
