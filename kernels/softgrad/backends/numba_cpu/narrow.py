@@ -5,8 +5,6 @@ row by itself would pay more for these than for its exponentials.  Columns, one 
 memory; rows whose classes lie side by side are transposed in registers, sixteen by sixteen.
 
 Classes are added in a fixed order: four in a tree, in float32, then into a float64 sum for each row.
-
-Kernels are called as those of `middle` are; of their arguments `streams` has no say here.
 """
 
 from __future__ import annotations
@@ -19,26 +17,12 @@ from softgrad.backends.numba_cpu.lanes import (
     f64s,
     halves,
     i32s,
-    lane,
-    load,
-    load_columns,
+    larger,
     load_f32,
-    load_first,
-    read,
-    read_f32,
-    size_of,
-    store,
-    store_columns,
     store_f32,
-    store_first,
-    transpose,
     where,
-    write,
-    write_f32,
 )
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
-from softgrad.backends.numba_cpu.sixteen import all_set
-from softgrad.backends.numba_cpu.tiles import row_offset
 
 
 @inlined
@@ -64,75 +48,18 @@ def whole(classes):
     return (classes + 15) >> 4 << 4
 
 
-@helper
-def fill_columns(columns, stage, array, tile, fmt):
-    """Copy an array's rows to columns; lanes without a row hold anything."""
-    first, rows, classes = tile
-    size, stride = size_of(fmt), array[2]
-    if stride == size and rows == 16 and array[5] == 1:
-        start = row_offset(array, first)
-        for c in range(0, classes, 16):
-            load_columns(start + size * c, array[1], min(classes - c, 16), columns + 64 * c, fmt)
-    elif stride == size:
-        for c in range(0, classes, 16):
-            for i in range(16):
-                at = row_offset(array, first + min(i, rows - 1)) + size * c
-                x = load(at, fmt) if c + 16 <= classes else load_first(at, classes - c, fmt)
-                store_f32(stage + 64 * i, x)
-            transpose(stage, columns + 64 * c)
-    elif array[5] >= 16 and array[3] == size:
-        start = row_offset(array, first)
-        for c in range(classes):
-            at = start + c * stride
-            store_f32(columns + 64 * c, load(at, fmt) if rows == 16 else load_first(at, rows, fmt))
-    else:
-        for i in range(rows):
-            start = row_offset(array, first + i)
-            for c in range(classes):
-                write_f32(columns + 64 * c + 4 * i, read(start + c * stride, fmt))
-
-
-@helper
-def spill_columns(columns, stage, array, tile, keep, fmt):
-    """Write columns to an array's rows, but for those whose lane of `keep` is 0.
-
-    Never past the caches: to pack rows of a few numbers into whole lines first would take longer.
-    """
-    first, rows, classes = tile
-    size, stride = size_of(fmt), array[2]
-    if stride == size and rows == 16 and array[5] == 1 and all_set(keep):
-        start = row_offset(array, first)
-        for c in range(0, classes, 16):
-            store_columns(columns + 64 * c, start + size * c, array[1], min(classes - c, 16), fmt)
-    elif stride == size:
-        for c in range(0, classes, 16):
-            transpose(columns + 64 * c, stage)
-            for i in range(rows):
-                if lane(keep, i) != 0:
-                    at = row_offset(array, first + i) + size * c
-                    if c + 16 <= classes:
-                        store(at, load_f32(stage + 64 * i), fmt)
-                    else:
-                        store_first(at, load_f32(stage + 64 * i), classes - c, fmt)
-    elif array[5] >= 16 and array[3] == size and all_set(keep):
-        start = row_offset(array, first)
-        for c in range(classes):
-            x = load_f32(columns + 64 * c)
-            if rows == 16:
-                store(start + c * stride, x, fmt)
-            else:
-                store_first(start + c * stride, x, rows, fmt)
-    else:
-        for i in range(rows):
-            if lane(keep, i) != 0:
-                start = row_offset(array, first + i)
-                for c in range(classes):
-                    write(start + c * stride, read_f32(columns + 64 * c + 4 * i), fmt)
-
-
-@helper
+@inlined
 def largest(columns, classes):
-    """m and k of each row: the first largest class; NaNs are passed over, they will show in the sum."""
+    """m of each row; NaNs are passed over, they will show in the sum."""
+    m = f32s(-math.inf)
+    for c in range(classes):
+        m = larger(load_f32(columns + 64 * c), m)
+    return m
+
+
+@inlined
+def first_largest(columns, classes):
+    """m and k of each row: the first largest class."""
     m, k = f32s(-math.inf), i32s(0)
     for c in range(classes):
         z = load_f32(columns + 64 * c)

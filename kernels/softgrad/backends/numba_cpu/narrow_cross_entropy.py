@@ -8,13 +8,12 @@ from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import f32s, f64s, halves, load_f32, store_f32, take, where
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
-    fill_columns,
     largest,
     pick,
-    spill_columns,
     tile_at,
     tiles_of,
 )
+from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of
@@ -26,15 +25,17 @@ def cross_entropy_columns(
     counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt, options=None
 ):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
-    columns = stage + 1024
+    columns = stage + COLUMNS
     tiles = tiles_of(z, rows)
+    filled, packed = 0, are_packed(grad, classes, streams, fmt)
     first = take(counter) * chunk
     while first < tiles:
-        for i in range(first, min(first + chunk, tiles)):
+        stop = min(first + chunk, tiles)
+        for i in range(first, stop):
             tile = tile_at(i, z, rows, classes)
             t = targets_of(indices, tile)
             fill_columns(columns, stage, z, tile, fmt)
-            m, _ = largest(columns, classes)
+            m = largest(columns, classes)
             N = whole_shift(m)
             z_t = pick(columns, classes, t)
             gaps = f64s(0.0), f64s(0.0)
@@ -49,7 +50,7 @@ def cross_entropy_columns(
                     write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d)
                 else:
                     write_gradient(columns, classes, factor, rest, at_t, t, counts, by, None)
-                spill_columns(columns, stage, grad, tile, keep, fmt)
+                filled = write_columns(columns, stage, grad, tile, keep, filled, packed, i + 1 == stop, fmt)
         first = take(counter) * chunk
 
 

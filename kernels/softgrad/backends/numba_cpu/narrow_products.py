@@ -30,14 +30,13 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
-    fill_columns,
-    largest,
+    first_largest,
     pick,
-    spill_columns,
     tile_at,
     tiles_of,
     whole,
 )
+from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
 from softgrad.backends.numba_cpu.product_vectors import (
     log_softmax_jvp,
     log_softmax_vjp,
@@ -66,15 +65,17 @@ def product_columns(
     v_fmt, fmt,
 ):  # fmt: skip
     """One of the three of every tile not taken.  What float32 will not do for is listed: tangent · rows + row."""
-    columns = stage + 1024
+    columns = stage + COLUMNS
     v_columns = columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
+    filled, packed = 0, are_packed(out, classes, streams and count_v == 1, fmt)
     first = take(counter) * chunk
     while first < tiles:
-        for i in range(first, min(first + chunk, tiles)):
+        stop = min(first + chunk, tiles)
+        for i in range(first, stop):
             tile = tile_at(i, z, rows, classes)
             fill_columns(columns, stage, z, tile, fmt)
-            m, k = largest(columns, classes)
+            m, k = first_largest(columns, classes)
             low, high = terms_of(columns, classes, m, kind)
             factor, rest = split(1.0 / low, 1.0 / high)
             ordinary_rows = ordinary_point(m, kind, tile)
@@ -97,7 +98,7 @@ def product_columns(
                 else:
                     replace(log_softmax_vjp, of, classes)
                 of_out = (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5])
-                spill_columns(v_columns, stage, of_out, tile, keep, fmt)
+                filled = write_columns(v_columns, stage, of_out, tile, keep, filled, packed, i + 1 == stop, fmt)
         first = take(counter) * chunk
 
 

@@ -7,13 +7,13 @@ from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entr
 from softgrad.backends.numba_cpu.lanes import f32s, i32s, joined, load_f32, read_i64, store_f32, take
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
-    fill_columns,
+    first_largest,
     largest,
-    spill_columns,
     tile_at,
     tiles_of,
     whole,
 )
+from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
@@ -31,17 +31,22 @@ from softgrad.backends.numba_cpu.tiles import FLOAT32
 @kernel
 def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, out, streams, fmt):
     """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
-    columns = stage + 1024
+    columns = stage + COLUMNS
     terms = columns if operation == SOFTMAX else columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
+    filled, packed = 0, are_packed(out, classes, streams, fmt)
     first = take(counter) * chunk
     while first < tiles:
-        for i in range(first, min(first + chunk, tiles)):
+        stop = min(first + chunk, tiles)
+        for i in range(first, stop):
             tile = tile_at(i, z, rows, classes)
             fill_columns(columns, stage, z, tile, fmt)
-            m, k = largest(columns, classes)
+            if operation == SOFTMAX:
+                m, k = largest(columns, classes), i32s(-1)
+            else:
+                m, k = first_largest(columns, classes)
             N = whole_shift(m)
-            low, high = exponentials(columns, terms, classes, N, i32s(-1) if operation == SOFTMAX else k)
+            low, high = exponentials(columns, terms, classes, N, k)
             keep = ordinary(m, tile)
             if not all_set(keep):
                 refer_rows(hard, tile, keep, 0)
@@ -57,7 +62,7 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
                 l = joined(l_low, l_high)
                 for c in range(classes):
                     store_f32(columns + 64 * c, (load_f32(columns + 64 * c) - m) - l)
-            spill_columns(columns, stage, out, tile, keep, fmt)
+            filled = write_columns(columns, stage, out, tile, keep, filled, packed, i + 1 == stop, fmt)
         first = take(counter) * chunk
 
 

@@ -108,7 +108,7 @@ def listed_behind(memory: Scratch, count: int) -> Array:
 
 def sixteen_bytes(classes: int) -> int:
     """Scratch memory of kernels that take sixteen rows side by side."""
-    return 4096 + 2 * 64 * (classes + 16)
+    return 4096 + 8192 + 2 * 64 * (classes + 16)
 
 
 class Together(NamedTuple):

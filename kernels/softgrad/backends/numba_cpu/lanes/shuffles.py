@@ -182,20 +182,29 @@ def _transposed_in_quarters(builder: Any, a: Any, b: Any, c: Any, d: Any) -> lis
     return [mix(*pair, *picks) for pair in pairs for picks in ((0, 1, 4, 5), (2, 3, 6, 7))]
 
 
-def columns_of(builder: Any, rows: list[Any]) -> list[Any]:
-    """Sixteen rows of 4, 8 or 16 elements as so many columns of sixteen."""
-    width = rows[0].type.count
+def picked(builder: Any, sources: list[Any], picks: list[int]) -> Any:
+    """Sixteen elements of vectors of sixteen, numbered through: one shuffle less than there are vectors."""
+    value = sources[0]
+    for k in range(1, len(sources)):
+        picked_before = [p if k == 1 and p < 16 else i for i, p in enumerate(picks)]
+        here = (16 + p % 16 if p // 16 == k else q for p, q in zip(picks, picked_before, strict=True))
+        value = _mixed(builder, value, sources[k], here)
+    return value
+
+
+def columns_of(builder: Any, rows: list[Any], count: int = 16) -> list[Any]:
+    """Sixteen rows of 4, 8 or 16 elements as columns of sixteen: the first `count`, a multiple of four."""
     # blocks[i]: elements 4p … 4p + 3 of rows i, i + 4, i + 8 and i + 12, a vector for each p.
     blocks = [_gathered(builder, rows[i::4]) for i in range(4)]
     return [
         column
-        for p in range(width // 4)
+        for p in range(count // 4)
         for column in _transposed_in_quarters(builder, *(block[p] for block in blocks))
     ]
 
 
 def rows_of(builder: Any, columns: list[Any]) -> list[Any]:
-    """The inverse."""
+    """The inverse: rows of 16 elements where there are more than eight columns."""
     width = len(columns)
     parts = [_transposed_in_quarters(builder, *columns[p : p + 4]) for p in range(0, width, 4)]
     blocks = [_scattered(builder, [part[i] for part in parts]) for i in range(4)]
@@ -213,8 +222,8 @@ def _gathered(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 def _scattered(builder: Any, parts: list[Any]) -> list[Any]:
-    if len(parts) == 4:
-        return _quarters_transposed(builder, *parts)
+    if len(parts) > 2:
+        return _quarters_transposed(builder, *parts, *(parts[-1:] * (4 - len(parts))))
     width = 4 * len(parts)
     picks = ([4 * r + i + 16 * p for p in range(len(parts)) for i in range(4)] for r in range(4))
     return [builder.shuffle_vector(parts[0], parts[-1], ir.Constant(ir.VectorType(I32, width), pick)) for pick in picks]
