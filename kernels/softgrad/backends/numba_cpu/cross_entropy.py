@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from softgrad.backends.numba_cpu import few
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
+from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.huge_cross_entropy import cross_entropy_segments
 from softgrad.backends.numba_cpu.laid import Laid, by_tiles, is_for_float32
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     NOTHING,
     Array,
+    Described,
     describe,
     describe_per_row,
     describe_tangents,
@@ -35,6 +38,7 @@ from softgrad.backends.numba_cpu.single_rows import (
     streams,
     write_contiguous,
 )
+from softgrad.backends.numba_cpu.sixteen_targets import CHUNK, SUMS
 from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.wide_cross_entropy import cross_entropy_rows
@@ -47,12 +51,15 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         way = few.way(problem, grad)
         if way is not None:
             return way(problem, grad, with_loss=with_loss)
-    laid = Laid(problem, 1 if with_loss else 0)
+    parts = parts_of(problem) if with_loss else 0
+    laid = Laid(problem, 1 if with_loss else 0, parts)
     values = laid.values[0] if with_loss else None
     if laid.classes == 0:
         laid.without_classes(np.inf if problem.z_loss else 0.0)
     elif not (is_single(problem.z) and is_for_float32(problem)):
         by_tiles(problem, laid, values, grad)
+    elif parts:
+        _in_parts(problem, laid, grad)
     elif grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
         _by_rows(problem, laid, values, grad)
     else:
@@ -63,15 +70,44 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
     return None
 
 
-def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None) -> None:
-    """An integer target in each row, in float32; the rows that need more, by tiles."""
-    z, fmt = problem.z, FORMATS[problem.z.dtype]
-    of_loss = NOTHING if values is None else describe_per_row(values)
+def parts_of(problem: Loss) -> int:
+    """Into how many sums the kernel of short rows adds their losses, to be reduced; 0: they are kept for each row."""
+    z = problem.z
+    outer, classes, inner = z.shape
+    whole = problem.reduction == "none" or inner != 1 or not (is_single(z) and is_for_float32(problem))
+    return 0 if whole or not classes or has_long_rows(z) or has_middle_rows(z) else -(-outer // (16 * CHUNK))
+
+
+def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
+    """Short rows: their losses would be as much to write and to read as their logits."""
+    of_sums = (address(laid.values), 0, 0, 0, SUMS, 1)
+    arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_sums, grad)
+    hard = share_sixteen(
+        problem.z,
+        lambda *shared: cross_entropy_columns(*shared, *arguments, past_caches, fmt, options),
+        chunk=CHUNK,
+    )
+    if hard is not None:
+        hard.sort()  # listed in any order
+        values = np.empty(problem.z.shape[::2])
+        by_tiles(problem, laid, values, grad, hard)
+        laid.apart = values.ravel()[hard]
+
+
+def _arguments(problem: Loss, laid: Laid, of_loss: Described, grad: Array | None) -> tuple[tuple[Any, ...], Any]:
+    """What kernels are told of the work, and the rest: whether to write past the caches, the format, the options."""
+    z = problem.z
     of_grad = NOTHING if grad is None else describe(grad)
     arguments = (
         laid.rows, laid.classes, describe(z), laid.indices_at, laid.weights_at, laid.scales, laid.by, of_loss, of_grad,
     )  # fmt: skip
-    past_caches, options = grad is not None and streams(grad, z), laid.options
+    return arguments, (grad is not None and streams(grad, z), FORMATS[z.dtype], laid.options)
+
+
+def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None) -> None:
+    """An integer target in each row, in float32; the rows that need more, by tiles."""
+    z, of_loss = problem.z, NOTHING if values is None else describe_per_row(values)
+    arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_loss, grad)
     if has_huge_rows(z) and options is None:
 
         def steps(some: Together) -> list[Callable[[int, int], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def is_for_float32(problem: Loss) -> bool:
 class Laid:
     """A problem as kernels take it, and `lead` numbers per row, which are its results or are reduced to them.
 
-    values      (lead, outer, inner), in the dtype of the loss, or float64 where they are to be reduced
+    values      (lead, outer, inner), in the dtype of the loss, or float64 where they are to be reduced; with `parts`,
+                so many sums of losses instead, to which `results` adds what else is listed at `apart`
     indices_at  address of each row's target as int64, IGNORED or BAD; 0 for probabilities
     weights_at  address of the weights as float64, 0 if there are none
     by          what rows are divided by
@@ -52,36 +54,51 @@ class Laid:
     BadTargetError if there is one and the problem asks for it.
     """
 
-    def __init__(self, problem: Loss, lead: int) -> None:
+    def __init__(self, problem: Loss, lead: int, parts: int = 0) -> None:
         z, reduction = problem.z, problem.reduction
         outer, self.classes, inner = z.shape
         self.rows = rows = outer * inner
         self._problem = problem
         self._dtype = loss_dtype(z.dtype)
+        self._weights = None if problem.weight is None else padded_weights(problem.weight)
+        self.weights_at = 0 if self._weights is None else address(self._weights)
+        self.count, mass = rows, float(rows)
+        copied = 0
+        if not problem.dense:
+            self._targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
+            judge = partial(
+                classify, describe_targets(self._targets), rows, self.classes, ignores, ignore_index,
+                problem.check_targets, self.weights_at,
+            )  # fmt: skip
+            if is_flat(self._targets):
+                bad, self.count, mass = judge(0)
+                if bad >= 0:
+                    raise BadTargetError(bad)
+                copied = 0 if self.count == rows else rows
+            else:
+                copied = rows
+        lent = (parts or rows) * (0 if reduction == "none" else lead)
         # grad_output, targets and what is to be reduced, each from a whole cache line on.
-        first = _LINE + -(-rows // _LINE) * _LINE
-        self._memory = borrow(8 * first + (0 if reduction == "none" else 8 * lead * rows))
+        first = _LINE + -(-copied // _LINE) * _LINE
+        self._memory = borrow(8 * (first + lent))
         numbers, start = self._memory.numbers, self._memory.address
-        self.indices_at = 0 if problem.dense else start + 8 * _LINE
-        self._values_at = start + 8 * first
         if reduction == "none":
             self.values = np.empty((lead, outer, inner), self._dtype)
             self.loss_unit = 1.0
         else:
-            self.values = numbers[first : first + lead * rows].reshape(lead, outer, inner)
+            shape = (lead, 1, parts) if parts else (lead, outer, inner)
+            self.values = numbers[first : first + lent].reshape(shape)
             self.loss_unit = 0.5 if self._dtype.itemsize == 8 else 1.0
-        self._weights = None if problem.weight is None else padded_weights(problem.weight)
-        self.weights_at = 0 if self._weights is None else address(self._weights)
-        self.count, mass = rows, float(rows)
-        if not problem.dense:
-            targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
-            bad, self.count, mass = classify(
-                describe_targets(targets), rows, self.classes, ignores, ignore_index, problem.check_targets,
-                self.weights_at, self.indices_at,
-            )  # fmt: skip
+        self.apart: Array | None = None
+        self.indices_at = 0
+        if copied:
+            self.indices_at = start + 8 * _LINE
+            bad, self.count, mass = judge(self.indices_at)
             if bad >= 0:
                 self.close()
                 raise BadTargetError(bad)
+        elif not problem.dense:
+            self.indices_at = address(self._targets)
         self.by = mass if reduction == "mean" else 1.0
         self._zeta = problem.z_loss
         if reduction == "mean" and self.count and self._zeta:
@@ -99,10 +116,10 @@ class Laid:
     def tile_arguments(self) -> tuple[Any, ...]:
         """What kernels on tiles are told of the problem."""
         problem = self._problem
-        self._targets = readable(problem.targets) if problem.dense else problem.targets
+        self._probabilities = readable(problem.targets) if problem.dense else problem.targets
         return (
             describe(problem.z),
-            describe(self._targets) if problem.dense else NOTHING,
+            describe(self._probabilities) if problem.dense else NOTHING,
             problem.dense,
             self.indices_at,
             self.weights_at,
@@ -122,11 +139,13 @@ class Laid:
         if self._problem.reduction == "none":
             results = self.values
         else:
-            lead = len(self.values)
+            values, lead = self.values, len(self.values)
+            if self.apart is not None:
+                values = np.concatenate((values, self.apart.reshape(lead, 1, -1)), axis=-1)
             results = np.empty(lead, self._dtype)
             reduce_rows(
-                self._values_at, lead, self.rows, unit, self.by, when_nothing_counts, address(results),
-                KINDS[self._dtype],
+                address(values), lead, values.size // max(lead, 1), unit, self.by, when_nothing_counts,
+                address(results), KINDS[self._dtype],
             )  # fmt: skip
         self.close()
         return results
@@ -134,6 +153,11 @@ class Laid:
     def close(self) -> None:
         """Give the memory back."""
         give_back(self._memory)
+
+
+def is_flat(targets: Array) -> bool:
+    """Whether they are int64 numbers side by side: where each is a class, they need not be copied."""
+    return bool(targets.dtype == np.int64 and targets.flags.c_contiguous and targets.flags.aligned)
 
 
 def ignoring(targets: Array, ignore_index: int | None) -> tuple[Array, bool, int]:

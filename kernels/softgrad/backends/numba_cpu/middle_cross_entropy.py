@@ -35,7 +35,7 @@ from softgrad.backends.numba_cpu.middle import (
 )
 from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
-from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of
+from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of, write_losses
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import fill_row
@@ -77,9 +77,10 @@ def cross_entropy_middle(
             gaps = f64s(0.0), f64s(0.0)
             if options is not None and loss[0] != 0 and options[0] != 0.0:
                 gaps = gaps_of_rows(z, tile, m, stage, fmt)
-            counts, keep, factor, rest, at_t, d = settle(
+            counts, keep, factor, rest, at_t, d, l_low, l_high = settle(
                 tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options
             )
+            write_losses(loss, tile, l_low, l_high)
             if grad[0] != 0:
                 if by == 0.0:
                     counts = i32s(0)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
-from softgrad.backends.numba_cpu.lanes import f32s, f64s, halves, load_f32, store_f32, take, where
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    f64s,
+    halves,
+    load_f32,
+    store_f32,
+    sum_across,
+    take,
+    where,
+    write_f64,
+)
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     largest,
@@ -16,7 +26,7 @@ from softgrad.backends.numba_cpu.narrow import (
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import whole_shift
-from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of
+from softgrad.backends.numba_cpu.sixteen_targets import SUMS, settle, sum_of_losses, targets_of, write_losses
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
@@ -24,13 +34,17 @@ from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 def cross_entropy_columns(
     counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt, options=None
 ):
-    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
+    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
+
+    Losses of kind SUMS: their sum over each chunk of tiles.
+    """
     columns = stage + COLUMNS
     tiles = tiles_of(z, rows)
     filled, packed = 0, are_packed(grad, classes, streams, fmt)
     first = take(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
+        sums = f64s(0.0)
         for i in range(first, stop):
             tile = tile_at(i, z, rows, classes)
             t = targets_of(indices, tile)
@@ -42,15 +56,21 @@ def cross_entropy_columns(
             if options is not None and loss[0] != 0 and options[0] != 0.0:
                 gaps = gaps_of(columns, classes, m)
             low, high = exponentials(columns, columns, classes, N, t)
-            counts, keep, factor, rest, at_t, d = settle(
+            counts, keep, factor, rest, at_t, d, l_low, l_high = settle(
                 tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options
             )
+            if loss[4] == SUMS:
+                sums += sum_of_losses(tile, keep, l_low, l_high)
+            else:
+                write_losses(loss, tile, l_low, l_high)
             if grad[0] != 0:
                 if options is not None and options[0] != 0.0:
                     write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d)
                 else:
                     write_gradient(columns, classes, factor, rest, at_t, t, counts, by, None)
                 filled = write_columns(columns, stage, grad, tile, keep, filled, packed, i + 1 == stop, fmt)
+        if loss[4] == SUMS and loss[0] != 0:
+            write_f64(loss[0] + 8 * (first // chunk), sum_across(sums))
         first = take(counter) * chunk
 
 

@@ -76,11 +76,13 @@ def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int
     return _share(z, run, outer * inner, classes, results, 4 * (classes + 16))
 
 
-def share_sixteen(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:
-    """The same for a kernel that takes sixteen rows side by side."""
+def share_sixteen(
+    z: Array, run: Callable[[int, int, int, int], None], results: int = 1, chunk: int | None = None
+) -> Array | None:
+    """The same for a kernel that takes sixteen rows side by side, `chunk` such tiles at a time if that is given."""
     outer, classes, inner = z.shape
     tiles = outer * -(-inner // 16) if inner >= 16 else -(-outer * inner // 16)
-    return _share(z, run, tiles, 16 * classes, results, sixteen_bytes(classes))
+    return _share(z, run, tiles, 16 * classes, results, sixteen_bytes(classes), chunk)
 
 
 def is_few(result: Array) -> bool:
@@ -169,19 +171,25 @@ def listed(hard: Array) -> Array | None:
 
 
 def _share(
-    z: Array, run: Callable[[int, int, int, int], None], tasks: int, elements: int, results: int, scratch_bytes: int
+    z: Array,
+    run: Callable[[int, int, int, int], None],
+    tasks: int,
+    elements: int,
+    results: int,
+    scratch_bytes: int,
+    chunk: int | None = None,
 ) -> Array | None:
     outer, _, inner = z.shape
     memory = borrow(bytes_of_list(results * outer * inner))
     hard_at, hard = memory.address, memory.numbers.view(np.int64)
     hard[0] = 0
-    chunk = max(1, min(CHUNK // elements, -(-tasks // 16)))
+    taken = chunk or max(1, min(CHUNK // elements, -(-tasks // 16)))
 
     def run_one(counter: int) -> None:
         memory = scratch(scratch_bytes)
-        run(counter, chunk, hard_at, memory.address)
+        run(counter, taken, hard_at, memory.address)
 
-    share(results * z.size, -(-tasks // chunk), run_one)
+    share(results * z.size, -(-tasks // taken), run_one)
     found = listed(hard)
     give_back(memory)
     return found

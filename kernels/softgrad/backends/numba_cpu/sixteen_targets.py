@@ -9,6 +9,7 @@ from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     anywhere,
+    f32s,
     f64s,
     halves,
     i32s,
@@ -30,6 +31,9 @@ from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows, s
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_offset, write_as
 
+# A kind of loss: instead of each row's, the sum over what a thread takes at a time, CHUNK tiles.
+SUMS, CHUNK = -1, 64
+
 
 @helper
 def targets_of(indices, tile):
@@ -40,9 +44,11 @@ def targets_of(indices, tile):
 
 @helper
 def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options):
-    """Write the rows' losses, list those that float32 will not do for, and say how to make the gradient.
+    """List the rows that float32 will not do for, find the losses, if there is a place for them, and how to make the
+    gradient.
 
-    (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place, g D.)
+    (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place, g D; the
+    losses of eight rows and of the others, in float64.)
     """
     e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
     e_low, e_high = halves(e_t)
@@ -59,6 +65,7 @@ def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard,
     keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
     if not all_set(keep):
         refer_rows(hard, tile, keep, 0)
+    l_low, l_high = f64s(0.0), f64s(0.0)
     if loss[0] != 0:
         l_low, l_high = log1p_to_single(low / e_low), log1p_to_single(high / e_high)
         if anywhere(e_t == 0.0):
@@ -70,9 +77,9 @@ def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard,
         t_low, t_high = halves(to_floats(t))
         l_low = loss_of(l_low, h_low, t_low, gaps[0], m_low, lse_low, tile[2], options)
         l_high = loss_of(l_high, h_high, t_high, gaps[1], m_high, lse_high, tile[2], options)
-        write_losses(loss, tile, l_low, l_high)
     share = 0.0 if options is None else options[0] / tile[2]
-    return counts, keep, factor, rest, joined(at_low, at_high), joined(g_low * share, g_high * share)
+    at_t, d = joined(at_low, at_high), joined(g_low * share, g_high * share)
+    return counts, keep, factor, rest, at_t, d, l_low, l_high
 
 
 @inlined
@@ -134,9 +141,20 @@ def weighted(h, value):
     return where((h == 0.0) & (value == math.inf), f64s(0.0), h * value)
 
 
+@inlined
+def sum_of_losses(tile, keep, low, high):
+    """Eight sums of two losses each, without those of rows that are to be computed once more."""
+    if tile[1] < 16 or not all_set(keep):
+        ones_low, ones_high = halves(where((lane_numbers32() < tile[1]) & (keep != 0), f32s(1.0), f32s(0.0)))
+        low, high = where(ones_low > 0.5, low, f64s(0.0)), where(ones_high > 0.5, high, f64s(0.0))
+    return low + high
+
+
 @helper
 def write_losses(loss, tile, low, high):
-    """One number per row."""
+    """One number per row, where there is a place for them."""
+    if loss[0] == 0:
+        return
     rows = tile[1]
     size = 8 if loss[4] == FLOAT64 else 4
     if loss[4] in (FLOAT64, FLOAT32) and loss[3] == size and loss[1] == size * loss[5]:

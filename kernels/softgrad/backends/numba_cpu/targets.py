@@ -130,7 +130,7 @@ def weights_of(weights, t, inside):
 
 @kernel
 def classify(targets, rows, classes, ignores, ignore_index, check, weights, indices):
-    """Write each row's target as int64, or IGNORED, or BAD, and find how many rows count.
+    """Write each row's target as int64, or IGNORED, or BAD, if there is an address, and find how many rows count.
 
     (The first row that is BAD if `check`, else −1; how many count; the sum of their weights, each 1 without any.)
     """
@@ -153,6 +153,8 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
         counts += where(inside, i64s(1), i64s(0))
         if weights != 0:
             high, low = add(high, low, weights_of(weights, t, inside))
+        if indices == 0:
+            continue
         if n < 8:
             store_part_i64(indices + 8 * r, t, n)
         elif past_caches:

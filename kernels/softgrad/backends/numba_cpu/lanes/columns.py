@@ -27,6 +27,14 @@ def _keep_apart(function: Any) -> None:
     function.attributes.add("noinline")
 
 
+def _named(function: Any, name: str) -> Any:
+    """A helper whose symbol has a name of its own: one process may load kernels that several have compiled and cached,
+    and takes functions of the same name and types for the same.
+    """
+    function.__name__ = function.__qualname__ = name
+    return helper(function)
+
+
 def _after(builder: Any, address: Any, step: Any, i: int) -> Any:
     return builder.add(address, builder.mul(step, I64(i)))
 
@@ -67,7 +75,10 @@ def _loader(count: int) -> Any:
 
         return signature(types.none, types.int64, types.int64, types.int64, types.int64, fmt), codegen
 
-    return helper(lambda address, step, n, target, fmt: load_columns(address, step, n, target, fmt))
+    def apart(address, step, n, target, fmt):
+        load_columns(address, step, n, target, fmt)
+
+    return _named(apart, f"load_{count}")
 
 
 def _storer(count: int) -> Any:
@@ -89,7 +100,10 @@ def _storer(count: int) -> Any:
 
         return signature(types.none, types.int64, types.int64, types.int64, types.int64, fmt), codegen
 
-    return helper(lambda source, address, step, n, fmt: store_columns(source, address, step, n, fmt))
+    def apart(source, address, step, n, fmt):
+        store_columns(source, address, step, n, fmt)
+
+    return _named(apart, f"store_{count}")
 
 
 def _dense_loader(count: int) -> Any:
@@ -113,7 +127,10 @@ def _dense_loader(count: int) -> Any:
 
         return signature(types.none, types.int64, types.int64, fmt), codegen
 
-    return helper(lambda address, target, fmt: load_columns(address, target, fmt))
+    def apart(address, target, fmt):
+        load_columns(address, target, fmt)
+
+    return _named(apart, f"load_dense_{count}")
 
 
 def _dense_storer(count: int) -> Any:
@@ -135,7 +152,10 @@ def _dense_storer(count: int) -> Any:
 
         return signature(types.none, types.int64, types.int64, fmt), codegen
 
-    return helper(lambda source, address, fmt: store_columns(source, address, fmt))
+    def apart(source, address, fmt):
+        store_columns(source, address, fmt)
+
+    return _named(apart, f"store_dense_{count}")
 
 
 _load_4, _load_8, _load_12, _load_16 = map(_loader, (4, 8, 12, 16))
