@@ -33,6 +33,8 @@ from softgrad.backends.numba_cpu.middle import (
     stride_of,
     write_scaled,
 )
+from softgrad.backends.numba_cpu.pairs import split
+from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of, write_losses
@@ -77,8 +79,9 @@ def cross_entropy_middle(
             gaps = f64s(0.0), f64s(0.0)
             if options is not None and loss[0] != 0 and options[0] != 0.0:
                 gaps = gaps_of_rows(z, tile, m, stage, fmt)
-            counts, keep, factor, rest, at_t, d, l_low, l_high = settle(
-                tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options
+            e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
+            counts, keep, (factor, rest), at_t, d, l_low, l_high = settle(
+                tile, t, m, N, e_t, split(low, high), gaps, z, weights, scales, by, loss, hard, fmt, options
             )
             write_losses(loss, tile, l_low, l_high)
             if grad[0] != 0:

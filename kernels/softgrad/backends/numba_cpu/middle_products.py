@@ -49,6 +49,7 @@ from softgrad.backends.numba_cpu.middle import (
     of_row,
     stride_of,
 )
+from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.past_caches import runs, write_run
 from softgrad.backends.numba_cpu.product_vectors import (
     log_softmax_jvp,
@@ -64,7 +65,6 @@ from softgrad.backends.numba_cpu.sixteen import (
     given_sums,
     ordinary_point,
     refer_rows,
-    split,
     whole_shift,
 )
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
@@ -101,7 +101,7 @@ def product_middle(
                 else:
                     tangents_at_k(of_v, tile, stage, v_fmt)
                     u_low, u_high, top = moments(weighted, terms, of_v, tile, stage, v_fmt)
-                keep = ordinary_rows & fine_tangents(top, u_low, u_high, tile)
+                keep = ordinary_rows & fine_tangents(top, joined(u_low, u_high), tile)
                 if not all_set(keep):
                     refer_rows(hard, tile, keep, n * rows)
                 each_row(joined(u_low / low, u_high / high), stage + NUMBERS + 64)

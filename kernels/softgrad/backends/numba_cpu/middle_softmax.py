@@ -6,12 +6,12 @@ from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
 from softgrad.backends.numba_cpu.lanes import joined, read_i64, take
 from softgrad.backends.numba_cpu.middle import TERMS, exponentials, largest, rests, write_logs, write_scaled
+from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
     log_sums,
     ordinary,
     refer_rows,
-    split,
     whole_shift,
     write_log_sums,
 )

@@ -4,7 +4,7 @@ Everything a row needs but its terms, sums, a division, a logarithm, is then don
 row by itself would pay more for these than for its exponentials.  Columns, one vector per class, lie in scratch
 memory; rows whose classes lie side by side are transposed in registers, sixteen by sixteen.
 
-Classes are added in a fixed order: four in a tree, in float32, then into a float64 sum for each row.
+Classes are added in a fixed order: four in a tree, in float32, then into a pair for each row.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import math
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
-    f64s,
-    halves,
     i32s,
     larger,
     load_f32,
     store_f32,
     where,
 )
+from softgrad.backends.numba_cpu.pairs import added
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 
 
@@ -70,33 +69,38 @@ def first_largest(columns, classes):
 
 @helper
 def exponentials(columns, terms, classes, N, t):
-    """Fill e, in place of z if terms is columns; Σ over the classes but t, float64, of the first eight rows and of the
-    others.
-    """
+    """Fill e, in place of z if terms is columns; (Σ over the classes but t, a pair; e_t, 0 where t is no class)."""
     rounder, lowest = ROUNDER - N, (N - REACH) * LN_2
-    low, high = f64s(0.0), f64s(0.0)
+    total, e_t = (f32s(0.0), f32s(0.0)), f32s(0.0)
     c = 0
     while c + 4 <= classes:
-        a = term(columns, terms, c, rounder, lowest, t) + term(columns, terms, c + 1, rounder, lowest, t)
-        b = term(columns, terms, c + 2, rounder, lowest, t) + term(columns, terms, c + 3, rounder, lowest, t)
-        x, y = halves(a + b)
-        low += x
-        high += y
+        x, e_t = two_terms(columns, terms, c, rounder, lowest, t, e_t)
+        y, e_t = two_terms(columns, terms, c + 2, rounder, lowest, t, e_t)
+        total = added(total, x + y) if c > 0 else (x + y, f32s(0.0))
         c += 4
-    rest = f32s(0.0)
-    while c < classes:
-        rest += term(columns, terms, c, rounder, lowest, t)
-        c += 1
-    x, y = halves(rest)
-    return low + x, high + y
+    if c < classes:
+        rest, e_t = term(columns, terms, c, rounder, lowest, t, e_t)
+        for following in range(c + 1, classes):
+            x, e_t = term(columns, terms, following, rounder, lowest, t, e_t)
+            rest += x
+        total = added(total, rest) if c > 0 else (rest, f32s(0.0))
+    return total, e_t
 
 
 @inlined
-def term(columns, terms, c, rounder, lowest, t):
-    """e of class c, stored; 0 in rows whose target it is."""
+def two_terms(columns, terms, c, rounder, lowest, t, e_t):
+    """Σ of two."""
+    a, e_t = term(columns, terms, c, rounder, lowest, t, e_t)
+    b, e_t = term(columns, terms, c + 1, rounder, lowest, t, e_t)
+    return a + b, e_t
+
+
+@inlined
+def term(columns, terms, c, rounder, lowest, t, e_t):
+    """e of class c, stored, 0 in rows whose class t it is; and e_t there."""
     e = exp_shifted(load_f32(columns + 64 * c), rounder, lowest)
     store_f32(terms + 64 * c, e)
-    return where(t == c, f32s(0.0), e)
+    return where(t == c, f32s(0.0), e), where(t == c, e, e_t)
 
 
 @helper

@@ -19,13 +19,12 @@ from softgrad.backends.numba_cpu.lanes import (
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     largest,
-    pick,
     tile_at,
     tiles_of,
 )
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
 from softgrad.backends.numba_cpu.single import scaled
-from softgrad.backends.numba_cpu.sixteen import whole_shift
+from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS, settle, sum_of_losses, targets_of, write_losses
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
@@ -51,13 +50,12 @@ def cross_entropy_columns(
             fill_columns(columns, stage, z, tile, fmt)
             m = largest(columns, classes)
             N = whole_shift(m)
-            z_t = pick(columns, classes, t)
             gaps = f64s(0.0), f64s(0.0)
             if options is not None and loss[0] != 0 and options[0] != 0.0:
                 gaps = gaps_of(columns, classes, m)
-            low, high = exponentials(columns, columns, classes, N, t)
-            counts, keep, factor, rest, at_t, d, l_low, l_high = settle(
-                tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options
+            others, e_t = exponentials(columns, columns, classes, N, t)
+            counts, keep, factor, at_t, d, l_low, l_high = settle(
+                tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard, fmt, options
             )
             if loss[4] == SUMS:
                 sums += sum_of_losses(tile, keep, l_low, l_high)
@@ -65,9 +63,9 @@ def cross_entropy_columns(
                 write_losses(loss, tile, l_low, l_high)
             if grad[0] != 0:
                 if options is not None and options[0] != 0.0:
-                    write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d)
+                    write_gradient(columns, classes, factor, at_t, t, counts, by, d)
                 else:
-                    write_gradient(columns, classes, factor, rest, at_t, t, counts, by, None)
+                    write_gradient(columns, classes, factor, at_t, t, counts, by, None)
                 filled = write_columns(columns, stage, grad, tile, keep, filled, packed, i + 1 == stop, fmt)
         if loss[4] == SUMS and loss[0] != 0:
             write_f64(loss[0] + 8 * (first // chunk), sum_across(sums))
@@ -86,11 +84,13 @@ def gaps_of(columns, classes, m):
 
 
 @inlined
-def write_gradient(columns, classes, factor, rest, at_t, t, counts, by, d):
+def write_gradient(columns, classes, factor, at_t, t, counts, by, d):
     """Replace e by the gradient, at_t in place of e_t, less d; 0 or NaN in rows without a target."""
     for c in range(classes):
-        g = scaled(where(t == c, at_t, load_f32(columns + 64 * c)), factor, rest)
-        if d is not None:
-            g -= d
-        g = where(counts == 0, where(t == BAD, f32s(math.nan), f32s(0.0)), g)
-        store_f32(columns + 64 * c, g if by != 0.0 else f32s(0.0))
+        g = scaled(where(t == c, at_t, load_f32(columns + 64 * c)), factor[0], factor[1])
+        store_f32(columns + 64 * c, g if d is None else g - d)
+    if by == 0.0 or not all_set(counts):
+        nothing = where((t == BAD) & (f32s(by) != 0.0), f32s(math.nan), f32s(0.0))
+        for c in range(classes):
+            g = load_f32(columns + 64 * c)
+            store_f32(columns + 64 * c, nothing if by == 0.0 else where(counts == 0, nothing, g))

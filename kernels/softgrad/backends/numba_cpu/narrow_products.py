@@ -18,10 +18,7 @@ from softgrad.backends.numba_cpu.entries import (
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
     f32s,
-    f64s,
-    halves,
     i32s,
-    joined,
     larger,
     load_f32,
     read_i64,
@@ -37,6 +34,7 @@ from softgrad.backends.numba_cpu.narrow import (
     whole,
 )
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
+from softgrad.backends.numba_cpu.pairs import added, reciprocal, rounded_product, split
 from softgrad.backends.numba_cpu.product_vectors import (
     log_softmax_jvp,
     log_softmax_vjp,
@@ -51,7 +49,6 @@ from softgrad.backends.numba_cpu.sixteen import (
     given_sums,
     ordinary_point,
     refer_rows,
-    split,
     whole_shift,
 )
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
@@ -76,21 +73,20 @@ def product_columns(
             tile = tile_at(i, z, rows, classes)
             fill_columns(columns, stage, z, tile, fmt)
             m, k = first_largest(columns, classes)
-            low, high = terms_of(columns, classes, m, kind)
-            factor, rest = split(1.0 / low, 1.0 / high)
+            over = terms_of(columns, classes, m, kind)
             ordinary_rows = ordinary_point(m, kind, tile)
             for n in range(count_v):
                 fill_columns(v_columns, stage, (v[0] + n * v_step, v[1], v[2], v[3], v[4], v[5]), tile, v_fmt)
                 v_k = f32s(0.0)
                 if operation == LOG_VJP:
-                    u_low, u_high, top = moments(unweighted, columns, v_columns, classes, v_k)
+                    moment, top = moments(unweighted, columns, v_columns, classes, v_k)
                 else:
                     v_k = pick(v_columns, classes, k)
-                    u_low, u_high, top = moments(weighted, columns, v_columns, classes, v_k)
-                keep = ordinary_rows & fine_tangents(top, u_low, u_high, tile)
+                    moment, top = moments(weighted, columns, v_columns, classes, v_k)
+                keep = ordinary_rows & fine_tangents(top, moment[0], tile)
                 if not all_set(keep):
                     refer_rows(hard, tile, keep, n * rows)
-                of = columns, v_columns, v_k, joined(u_low / low, u_high / high), factor, rest, FLOAT32
+                of = columns, v_columns, v_k, rounded_product(moment, over), *over, FLOAT32
                 if operation == SOFTMAX:
                     replace(softmax_product, of, classes)
                 elif operation == LOG_JVP:
@@ -104,14 +100,17 @@ def product_columns(
 
 @inlined
 def terms_of(columns, classes, m, kind):
-    """Replace z by e, or probabilities by themselves, lifted; Σ e of the first eight rows and of the others."""
+    """Replace z by e, or probabilities by themselves, lifted; 1 / Σ e, a pair."""
     if kind == PROBS:
         for c in range(classes):
             store_f32(columns + 64 * c, load_f32(columns + 64 * c) * 2.0**LIFT)
-        return f64s(2.0**LIFT), f64s(2.0**LIFT)
+        return f32s(2.0**-LIFT), f32s(0.0)
     N = whole_shift(m)
-    low, high = exponentials(columns, columns, classes, N, i32s(-1))
-    return given_sums(N) if kind == LOG_PROBS else (low, high)
+    total, _ = exponentials(columns, columns, classes, N, i32s(-1))
+    if kind == LOG_PROBS:
+        low, high = given_sums(N)
+        return split(1.0 / low, 1.0 / high)
+    return reciprocal(total)
 
 
 @inlined
@@ -123,22 +122,16 @@ def replace(vector, of, classes):
 
 @inlined
 def moments(weigh, columns, v_columns, classes, v_k):
-    """The sums of the first eight rows and of the others, added in the order of Σ e, and the largest |u|."""
-    low, high, top = f64s(0.0), f64s(0.0), f32s(0.0)
-    c = 0
-    group = f32s(0.0)
-    while c < classes:
-        u = load_f32(v_columns + 64 * c) - v_k
-        top = larger(absolute(u), top)
-        group += weigh(columns + 64 * c, u)
-        c += 1
-        if c & 3 == 0:
-            x, y = halves(group)
-            low += x
-            high += y
-            group = f32s(0.0)
-    x, y = halves(group)
-    return low + x, high + y, top
+    """The sums, pairs, added in the order of Σ e; and the largest |u|."""
+    total, top = (f32s(0.0), f32s(0.0)), f32s(0.0)
+    for c in range(0, classes, 4):
+        group = f32s(0.0)
+        for i in range(c, min(c + 4, classes)):
+            u = load_f32(v_columns + 64 * i) - v_k
+            top = larger(absolute(u), top)
+            group += weigh(columns + 64 * i, u)
+        total = added(total, group)
+    return total, top
 
 
 @entry(lambda z, v: (reads(v, 4), reads(z, 3), writes(z, 4), INT, INT, INT))

@@ -14,13 +14,13 @@ from softgrad.backends.numba_cpu.narrow import (
     whole,
 )
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
+from softgrad.backends.numba_cpu.pairs import in_float64, reciprocal
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
     log_sums,
     ordinary,
     refer_rows,
-    split,
     whole_shift,
     write_log_sums,
 )
@@ -46,16 +46,16 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
             else:
                 m, k = first_largest(columns, classes)
             N = whole_shift(m)
-            low, high = exponentials(columns, terms, classes, N, k)
+            total, _ = exponentials(columns, terms, classes, N, k)
             keep = ordinary(m, tile)
             if not all_set(keep):
                 refer_rows(hard, tile, keep, 0)
             if operation == SOFTMAX:
-                factor, rest = split(1.0 / low, 1.0 / high)
+                factor, rest = reciprocal(total)
                 for c in range(classes):
                     store_f32(columns + 64 * c, scaled(load_f32(columns + 64 * c), factor, rest))
             else:
-                l_low, l_high = log_sums(m, N, low, high, f32s(1.0))
+                l_low, l_high = log_sums(m, N, *in_float64(total), f32s(1.0))
                 if operation == LOGSUMEXP:
                     write_log_sums(out, tile, m, l_low, l_high)
                     continue

@@ -1,4 +1,4 @@
-"""What sixteen rows, a lane for each, need once: their N, the reciprocals of their sums, which must be referred.
+"""What sixteen rows, a lane for each, need once: their N, their logarithms, which must be referred.
 
 For kernels that keep a row in a lane (`narrow`) and those that keep it in vectors (`middle`) alike.
 """
@@ -59,14 +59,6 @@ def all_set(flags):
     return not anywhere(flags == 0)
 
 
-@inlined
-def split(low, high):
-    """Sixteen float64 factors as float32 and what that leaves over."""
-    factor = joined(low, high)
-    x, y = halves(factor)
-    return factor, joined(low - x, high - y)
-
-
 @helper
 def log_sums(m, N, low, high, ties):
     """l = log1p(rest_k / e_k), float64, from sums without the classes whose logit is m, of which there are `ties`."""
@@ -93,6 +85,6 @@ def refer_rows(hard, tile, keep, base):
 
 
 @inlined
-def fine_tangents(top, low, high, tile):
+def fine_tangents(top, moment, tile):
     """1 for rows whose |u| float32 will do for and whose sum is finite, and for lanes without a row; else 0."""
-    return where(is_fine(top, joined(low, high)) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))
+    return where(is_fine(top, moment) | (lane_numbers32() >= tile[1]), i32s(1), i32s(0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.lanes import (
@@ -18,6 +20,7 @@ from softgrad.backends.numba_cpu.lanes import (
     lane_numbers32,
     load_i32_of_i64,
     load_part_i32_of_i64,
+    read,
     read_f64,
     store_part_f32,
     store_part_f64,
@@ -25,9 +28,10 @@ from softgrad.backends.numba_cpu.lanes import (
     where,
     with_lane,
 )
-from softgrad.backends.numba_cpu.single import LIFT, LN_2, REACH, ROUNDER, exp_shifted, log1p_to_single
+from softgrad.backends.numba_cpu.pairs import added, in_float64, log1p_of_quotient, reciprocal, split, times
+from softgrad.backends.numba_cpu.single import LIFT, LN_2, log1p_to_single
 from softgrad.backends.numba_cpu.single_options import log_of_sum, with_options, with_options_loss
-from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows, split
+from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_offset, write_as
 
@@ -43,14 +47,49 @@ def targets_of(indices, tile):
 
 
 @helper
-def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard, options):
+def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard, fmt, options):
     """List the rows that float32 will not do for, find the losses, if there is a place for them, and how to make the
-    gradient.
+    gradient, from e_t and the sum over the other classes, a pair.
 
-    (1 for rows with a target else 0, 1 for rows to be written else 0, factor, rest, what takes e_t's place, g D; the
-    losses of eight rows and of the others, in float64.)
+    (1 for rows with a target else 0, 1 for rows to be written else 0, what e is multiplied by, a pair, what takes e_t's
+    place, g D; the losses of eight rows and of the others, in float64.)
     """
-    e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
+    counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
+    fine, d, lse = counts >= 0, f32s(0.0), (f64s(0.0), f64s(0.0))
+    g = read_as(scales[0], scales[4]) / by if by != 0.0 else 0.0
+    if options is None and weights == 0 and scales[1] == 0 and scales[3] == 0 and is_moderate(g):
+        near = np.float32(g)
+        factor = times(reciprocal(added(others, e_t)), (f32s(near), f32s(np.float32(g - near))))
+        at_t = f32s(0.0) - others[0]
+    else:
+        factor, at_t, fine, d, lse = settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options)
+    keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
+    if not all_set(keep):
+        refer_rows(hard, tile, keep, 0)
+    l_low, l_high = f64s(0.0), f64s(0.0)
+    if loss[0] != 0:
+        l_low, l_high = minus_log_p(tile, t, N, e_t, others, z, fmt)
+        if options is not None or weights != 0:
+            h_low, h_high = masses(weights, t)
+            m_low, m_high = halves(m)
+            l_low = loss_of(l_low, h_low, gaps[0], m_low, lse[0], tile[2], options)
+            l_high = loss_of(l_high, h_high, gaps[1], m_high, lse[1], tile[2], options)
+        if not all_set(counts):
+            t_low, t_high = halves(to_floats(t))
+            l_low, l_high = of_targets(l_low, t_low), of_targets(l_high, t_high)
+    return counts, keep, factor, at_t, d, l_low, l_high
+
+
+@inlined
+def is_moderate(g):
+    """Whether g / Σ e is as good as g p: as `single.is_in_range`, whatever the sum."""
+    return g == 0.0 or 2.0**-40 < abs(g) < 2.0**60
+
+
+@helper
+def settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options):
+    """(What e is multiplied by, a pair, what takes e_t's place, where float32 will do, g D, lse) with every option."""
+    low, high = in_float64(others)
     e_low, e_high = halves(e_t)
     n_low, n_high = halves(N)
     h_low, h_high = masses(weights, t)
@@ -59,27 +98,46 @@ def settle(tile, t, m, N, z_t, low, high, gaps, weights, scales, by, loss, hard,
     mass_low, at_low, does_low, lse_low = with_target(h_low, e_low, low, s_low, n_low, options)
     mass_high, at_high, does_high, lse_high = with_target(h_high, e_high, high, s_high, n_high, options)
     scale_low, scale_high = g_low * mass_low, g_high * mass_high
-    factor, rest = split(scale_low / s_low, scale_high / s_high)
-    counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
-    fine = are_in_range(joined(scale_low, scale_high), factor) & (joined(does_low, does_high) > 0.5)
-    keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
-    if not all_set(keep):
-        refer_rows(hard, tile, keep, 0)
-    l_low, l_high = f64s(0.0), f64s(0.0)
-    if loss[0] != 0:
-        l_low, l_high = log1p_to_single(low / e_low), log1p_to_single(high / e_high)
-        if anywhere(e_t == 0.0):
-            # Out of range, or masked: log rest_t − z_t.
-            z_low, z_high = halves(z_t)
-            l_low = where(e_low == 0.0, log1p(low) - LIFT * LN_2 - (z_low - n_low * LN_2), l_low)
-            l_high = where(e_high == 0.0, log1p(high) - LIFT * LN_2 - (z_high - n_high * LN_2), l_high)
-        m_low, m_high = halves(m)
-        t_low, t_high = halves(to_floats(t))
-        l_low = loss_of(l_low, h_low, t_low, gaps[0], m_low, lse_low, tile[2], options)
-        l_high = loss_of(l_high, h_high, t_high, gaps[1], m_high, lse_high, tile[2], options)
+    factor = split(scale_low / s_low, scale_high / s_high)
+    fine = are_in_range(joined(scale_low, scale_high), factor[0]) & (joined(does_low, does_high) > 0.5)
     share = 0.0 if options is None else options[0] / tile[2]
-    at_t, d = joined(at_low, at_high), joined(g_low * share, g_high * share)
-    return counts, keep, factor, rest, at_t, d, l_low, l_high
+    return factor, joined(at_low, at_high), fine, joined(g_low * share, g_high * share), (lse_low, lse_high)
+
+
+@inlined
+def minus_log_p(tile, t, N, e_t, others, z, fmt):
+    """lse − z_t of each row, float64: log1p(rest_t / e_t), in float32 where that is no smaller than its numbers."""
+    low, high = halves(log1p_of_quotient(others, e_t))
+    extreme = ((e_t < 2.0**-50) | (others[0] < 2.0**-30)) & (t >= 0)
+    if anywhere(extreme):
+        far_low, far_high = far_losses(logits_at(z, tile, t, fmt), N, e_t, others)
+        is_low, is_high = halves(where(extreme, f32s(1.0), f32s(0.0)))
+        low, high = where(is_low == 1.0, far_low, low), where(is_high == 1.0, far_high, high)
+    return low, high
+
+
+@helper
+def far_losses(z_t, N, e_t, others):
+    """The same in float64; log rest_t − z_t where e_t is out of range, as it is for a masked class."""
+    low, high = in_float64(others)
+    e_low, e_high = halves(e_t)
+    d_low, d_high = halves(z_t)
+    n_low, n_high = halves(N)
+    beyond_low = log1p(low) - LIFT * LN_2 - (d_low - n_low * LN_2)
+    beyond_high = log1p(high) - LIFT * LN_2 - (d_high - n_high * LN_2)
+    near_low, near_high = log1p_to_single(low / e_low), log1p_to_single(high / e_high)
+    return where(e_low == 0.0, beyond_low, near_low), where(e_high == 0.0, beyond_high, near_high)
+
+
+@helper
+def logits_at(z, tile, t, fmt):
+    """z_t of each row, 0 where there is no target."""
+    x = f32s(0.0)
+    for i in range(tile[1]):
+        c = np.int64(lane(t, i))
+        if c >= 0:
+            x = with_lane(x, i, read(row_offset(z, tile[0] + i) + c * z[2], fmt))
+    return x
 
 
 @inlined
@@ -126,12 +184,16 @@ def are_in_range(scale, factor):
 
 
 @inlined
-def loss_of(value, h, t, gaps, m, lse, classes, options):
-    """The losses of eight rows, from log1p(rest_t / e_t); 0 and NaN for rows without a target."""
+def loss_of(value, h, gaps, m, lse, classes, options):
+    """The losses of eight rows, from lse − z_t."""
     if options is None:
-        value = weighted(h, value)
-    else:
-        value = with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, classes, options)
+        return weighted(h, value)
+    return with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, classes, options)
+
+
+@inlined
+def of_targets(value, t):
+    """The same; 0 and NaN for rows without a target."""
     return where(t < 0.0, where(t == float(BAD), f64s(math.nan), f64s(0.0)), value)
 
 
