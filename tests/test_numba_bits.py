@@ -16,7 +16,7 @@ import softgrad
 
 pytest.importorskip("numba", reason="the numba backend needs numba")
 
-from softgrad.backends.numba_cpu import huge, processors, single_rows, threads
+from softgrad.backends.numba_cpu import huge, huge_rows, processors, single_rows, threads
 from softgrad.protocol import loss_dtype
 from tests import truth
 from tests.cases import DTYPES
@@ -225,11 +225,31 @@ def test_huge_rows(classes, forced_threads):
 
 def test_the_segments_of_one_huge_row_are_shared(forced_threads, monkeypatch):
     shared = []
-    monkeypatch.setattr(single_rows, "share", lambda elements, tasks, run: (shared.append(tasks), run_all(run)))
+    monkeypatch.setattr(huge_rows, "share", lambda elements, tasks, run: (shared.append(tasks), run_all(run)))
     z, t, v = problem(huge.HUGE + 7, 12)
     results(z[:1], t[:1], v[:, :1])
     segments = huge.HUGE // huge.SEGMENT + 1
     assert shared == [segments] * 20  # products in three steps, all others in two
+
+
+def test_as_many_huge_rows_as_threads_are_taken_whole(forced_threads, monkeypatch):
+    """Others by their segments; smoothing and z_loss change nothing about that, and bits depend on neither way."""
+    forced_threads(2)
+    z, t, _ = problem(huge.HUGE + 7, 14)
+    z, t = z[:5], t[:5]
+    z[0, -2] = 60.0  # with an N of its own
+    tasks = []
+    monkeypatch.setattr(huge_rows, "share", lambda elements, n, run: (tasks.append(n), run_all(run)))
+    options = {"label_smoothing": 0.1, "z_loss": 1e-3, "reduction": "none"}
+    whole = softgrad.softmax(z), *softgrad.cross_entropy_value_and_grad(z, t, **options)
+    segments = huge.HUGE // huge.SEGMENT + 1
+    assert tasks == [segments] * 2 + [4] + [segments] * 3 + [4]
+    monkeypatch.setattr(huge_rows, "KEPT_BYTES", 0)
+    tasks.clear()
+    segmented = softgrad.softmax(z), *softgrad.cross_entropy_value_and_grad(z, t, **options)
+    assert 4 not in tasks
+    for one, other in zip(whole, segmented, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def run_all(run):

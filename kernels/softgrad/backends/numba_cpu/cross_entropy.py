@@ -11,7 +11,8 @@ import numpy as np
 from softgrad.backends.numba_cpu import few
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.addresses import address
-from softgrad.backends.numba_cpu.huge_cross_entropy import cross_entropy_segments
+from softgrad.backends.numba_cpu.huge_cross_entropy import cross_entropy_segments, gap_segments
+from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
 from softgrad.backends.numba_cpu.laid import Laid, by_tiles, is_for_float32
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
@@ -26,14 +27,12 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
-    Together,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
     is_few,
     is_single,
     share_rows,
-    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -108,17 +107,19 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
     """An integer target in each row, in float32; the rows that need more, by tiles."""
     z, of_loss = problem.z, NOTHING if values is None else describe_per_row(values)
     arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_loss, grad)
-    if has_huge_rows(z) and options is None:
+    if has_huge_rows(z):
+        smoothed = options is not None and options[0] != 0.0 and values is not None
 
         def steps(some: Together) -> list[Callable[[int, int], None]]:
-            first, totals, segments, hard = some
+            gaps = np.zeros(some.parts.shape[:2])
+
+            def gap(counter: int, scratch: int) -> None:
+                gap_segments(counter, some, scratch, laid.classes, describe(z), gaps, fmt)
 
             def write(counter: int, scratch: int) -> None:
-                cross_entropy_segments(
-                    counter, first, scratch, hard, *arguments[1:], past_caches, segments, totals, fmt
-                )  # fmt: skip
+                cross_entropy_segments(counter, some, scratch, *arguments[1:], past_caches, fmt, gaps, options)
 
-            return [write]
+            return [gap, write] if smoothed else [write]
 
         hard = share_segments(z, laid.indices_at, steps)
     elif has_long_rows(z):

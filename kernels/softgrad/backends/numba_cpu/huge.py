@@ -4,8 +4,10 @@
     totals     of each row, from those of its segments, in their order
     results    of each segment, its exponentials made again with the N of the row
 
-The segments of some rows are shared out, one step after the other.  Exponentials are made twice because a row does not
-fit the caches: keeping them would cost more memory traffic than a second reading of the logits.
+Either the segments of some rows are shared out, one step after the other.  Exponentials are made twice then because a
+row does not fit the caches: keeping them would cost more memory traffic than a second reading of the logits.  Or, of
+shorter rows as many as threads, each thread takes all steps of a row by itself, and keeps the exponentials of segments
+whose N is that of the row: as it is of nearly all, which begin with the N of the row's first block.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 
 import numpy as np
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     load,
     load_first,
@@ -28,7 +30,16 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 from softgrad.backends.numba_cpu.single import exp_shifted, shift
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, first_equal, is_ordinary, total
+from softgrad.backends.numba_cpu.wide import (
+    AHEAD,
+    BLOCK,
+    exponentials_from,
+    first_equal,
+    is_ordinary,
+    largest,
+    shift_of,
+    total,
+)
 
 # From how many classes on: below, one row is no gain on two threads, and many rows pay for the second exponential.
 HUGE = 2**20
@@ -43,20 +54,31 @@ KNOWN = 8
 
 
 @kernel
-def sum_segments(counter, first, scratch, classes, z, indices, apart, parts, fmt):
-    """Fill parts, (rows, segments, KNOWN), for rows from `first` on; indices 0: no targets."""
+def advance(counter):
+    """Add one to a counter."""
+    take(counter)
+
+
+@kernel
+def sum_segments(counter, first, scratch, kept, classes, z, indices, apart, parts, fmt):
+    """Fill parts, (rows, segments, KNOWN), for rows from `first` on; indices 0: no targets.
+
+    Exponentials are `kept` one segment behind the other.
+    """
     rows, segments, _ = parts.shape
     i = take(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         t = read_i64(indices + 8 * (first + r)) if indices != 0 else -1
         start = g * SEGMENT
-        z_at = row_offset(z, first + r) + size_of(fmt) * start
+        row_at = row_offset(z, first + r)
+        z_at, e_at = row_at + size_of(fmt) * start, place_of(start, scratch, kept)
         length = min(SEGMENT, classes - start)
-        s, N, m, block = exponentials(z_at, scratch, length, t - start, fmt)
+        N = shift_of(largest(row_at, 0, BLOCK, 0, fmt))
+        s, N, m, block = exponentials_from(N, z_at, e_at, length, t - start, fmt)
         if apart:
-            write_f32(scratch + 4 * first_equal(z_at, length, m, block, fmt), 0.0)
-            parts[r, g, REST] = total(scratch, length)
+            write_f32(e_at + 4 * first_equal(z_at, length, m, block, fmt), 0.0)
+            parts[r, g, REST] = total(e_at, length)
         parts[r, g, SUM], parts[r, g, SHIFT], parts[r, g, TOP], parts[r, g, FIRST] = s, N, m, block
         i = take(counter)
 
@@ -87,6 +109,21 @@ def total_rows(first, classes, z, indices, apart, parts, totals, fmt):
         totals[r, SUM], totals[r, SHIFT], totals[r, TOP], totals[r, FIRST] = s, N, m, k
         totals[r, REST] = rest
         totals[r, OF_TARGET] = read(z_at + size_of(fmt) * t, fmt) if t >= 0 else 0.0
+
+
+@inlined
+def place_of(start, scratch, kept):
+    """Where the exponentials of the segment that begins there lie."""
+    return scratch + 4 * start if kept else scratch
+
+
+@inlined
+def terms_of_segment(part, N, z_at, scratch, start, length, kept, fmt):
+    """The place of a segment's exponentials with the N of its row, made again unless they are there."""
+    e_at = place_of(start, scratch, kept)
+    if not (kept and part[SHIFT] == N):
+        exponentials_again(z_at, e_at, length, N, fmt)
+    return e_at
 
 
 @helper

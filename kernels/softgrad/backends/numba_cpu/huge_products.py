@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
-from softgrad.backends.numba_cpu.huge import FIRST, SEGMENT, SHIFT, SUM, TOP, exponentials_again
+from softgrad.backends.numba_cpu.huge import FIRST, SEGMENT, SHIFT, SUM, TOP, terms_of_segment
 from softgrad.backends.numba_cpu.lanes import f32s, read, size_of, take
 from softgrad.backends.numba_cpu.product_vectors import is_fine, unweighted, weighted
 from softgrad.backends.numba_cpu.single import LIFT
@@ -17,10 +17,9 @@ MOMENT, LARGEST_U, OF_K = range(3)
 
 
 @kernel
-def moment_segments(
-    counter, first, scratch, classes, operation, kind, z, count_v, v, v_step, totals, moments, v_fmt, fmt
-):
-    """Fill moments, (rows, segments, tangents, 3), for rows from `first` on."""
+def moment_segments(counter, some, scratch, classes, operation, kind, z, count_v, v, v_step, moments, v_fmt, fmt):
+    """Fill moments, (rows, segments, tangents, 3)."""
+    first, totals, parts, _, kept = some
     rows, segments, _, _ = moments.shape
     i = take(counter)
     while i < rows * segments:
@@ -28,29 +27,29 @@ def moment_segments(
         start = g * SEGMENT
         length = min(SEGMENT, classes - start)
         if is_ordinary_point(totals[r, TOP], kind):
-            terms_of(row_offset(z, first + r) + size_of(fmt) * start, scratch, length, totals[r, SHIFT], kind, fmt)
+            z_at = row_offset(z, first + r) + size_of(fmt) * start
+            e_at = terms_of(parts[r, g], totals[r, SHIFT], z_at, scratch, start, length, kept, kind, fmt)
             for n in range(count_v):
                 v_at = row_offset(v, first + r) + n * v_step
                 if operation == LOG_VJP:
                     v_k = 0.0
                     moment, largest = moment_of(
-                        unweighted, scratch, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt
+                        unweighted, e_at, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt
                     )
                 else:
                     v_k = read(v_at + size_of(v_fmt) * int(totals[r, FIRST]), v_fmt)
-                    moment, largest = moment_of(
-                        weighted, scratch, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt
-                    )
+                    moment, largest = moment_of(weighted, e_at, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt)
                 moments[r, g, n, MOMENT], moments[r, g, n, LARGEST_U], moments[r, g, n, OF_K] = moment, largest, v_k
         i = take(counter)
 
 
 @kernel
 def product_segments(
-    counter, first, scratch, hard, all_rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams,
-    totals, moments, v_fmt, fmt,
+    counter, some, scratch, all_rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams, moments,
+    v_fmt, fmt,
 ):  # fmt: skip
     """One of the three of every segment not taken; what float32 will not do for is listed: tangent · rows + row."""
+    first, totals, parts, hard, kept = some
     rows, segments, _, _ = moments.shape
     i = take(counter)
     while i < rows * segments:
@@ -58,8 +57,10 @@ def product_segments(
         start = g * SEGMENT
         length, offset, v_offset = min(SEGMENT, classes - start), size_of(fmt) * start, size_of(v_fmt) * start
         ordinary, s = is_ordinary_point(totals[r, TOP], kind), sum_of(totals[r, SUM], totals[r, SHIFT], kind)
+        e_at = scratch
         if ordinary:
-            terms_of(row_offset(z, first + r) + offset, scratch, length, totals[r, SHIFT], kind, fmt)
+            z_at = row_offset(z, first + r) + offset
+            e_at = terms_of(parts[r, g], totals[r, SHIFT], z_at, scratch, start, length, kept, kind, fmt)
         for n in range(count_v):
             moment, top = 0.0, 0.0
             for other in range(segments):
@@ -68,7 +69,7 @@ def product_segments(
             if ordinary and is_fine(top, moment):
                 v_at = row_offset(v, first + r) + n * v_step + v_offset
                 v_k = f32s(moments[r, g, n, OF_K])
-                of = scratch, v_at, v_k, f32s(moment / s), *in_two_parts(1.0 / s), v_fmt
+                of = e_at, v_at, v_k, f32s(moment / s), *in_two_parts(1.0 / s), v_fmt
                 write_product(
                     operation, of, row_offset(out, first + r) + n * out_step + offset, length, streams, fmt
                 )  # fmt: skip
@@ -78,12 +79,12 @@ def product_segments(
 
 
 @inlined
-def terms_of(z_at, e_at, classes, N, kind, fmt):
-    """Fill e, or probabilities as they are, lifted."""
+def terms_of(part, N, z_at, scratch, start, length, kept, kind, fmt):
+    """The place of e, or of probabilities as they are, lifted."""
     if kind == PROBS:
-        lift(z_at, e_at, classes, fmt)
-    else:
-        exponentials_again(z_at, e_at, classes, N, fmt)
+        lift(z_at, scratch, length, fmt)
+        return scratch
+    return terms_of_segment(part, N, z_at, scratch, start, length, kept, fmt)
 
 
 @inlined

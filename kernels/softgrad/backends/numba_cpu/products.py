@@ -8,6 +8,7 @@ import numpy as np
 
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
 from softgrad.backends.numba_cpu.huge_products import moment_segments, product_segments
+from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     KINDS,
@@ -21,7 +22,6 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_products import product_middle, product_middle_few
 from softgrad.backends.numba_cpu.narrow_products import product_columns, product_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
-    Together,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -29,7 +29,6 @@ from softgrad.backends.numba_cpu.single_rows import (
     is_few,
     is_single,
     share_rows,
-    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -97,31 +96,17 @@ def _by_rows(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
         )  # fmt: skip
 
     def steps(some: Together) -> list[Callable[[int, int], None]]:
-        first, totals, segments, hard = some
-        moments = np.empty((len(totals), segments, count, 3))
+        moments = np.empty((*some.parts.shape[:2], count, 3))
 
         def moment(counter: int, scratch: int) -> None:
             moment_segments(
-                counter,
-                first,
-                scratch,
-                classes,
-                operation,
-                kind,
-                of_z,
-                count,
-                of_v,
-                v_step,
-                totals,
-                moments,
-                v_fmt,
-                fmt,
-            )
+                counter, some, scratch, classes, operation, kind, of_z, count, of_v, v_step, moments, v_fmt, fmt
+            )  # fmt: skip
 
         def write(counter: int, scratch: int) -> None:
             product_segments(
-                counter, first, scratch, hard, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out,
-                out_step, past_caches, totals, moments, v_fmt, fmt,
+                counter, some, scratch, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step,
+                past_caches, moments, v_fmt, fmt,
             )  # fmt: skip
 
         return [moment, write]

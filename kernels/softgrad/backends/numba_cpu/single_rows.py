@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_of_list
-from softgrad.backends.numba_cpu.huge import HUGE, KNOWN, SEGMENT, sum_segments, total_rows
-from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, describe, give_back, scratch
+from softgrad.backends.numba_cpu.huge import HUGE
+from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, give_back, scratch
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
@@ -22,8 +22,6 @@ LARGE_BYTES = 2**24
 FEW = 4096
 # Elements that a thread takes at a time.
 CHUNK = 2**15
-# Elements of huge rows that are taken together, so that what is read twice may still be in the last cache.
-TOGETHER = 2**21
 
 
 def is_single(array: Array) -> bool:
@@ -111,57 +109,6 @@ def listed_behind(memory: Scratch, count: int) -> Array:
 def sixteen_bytes(classes: int) -> int:
     """Scratch memory of kernels that take sixteen rows side by side."""
     return 4096 + 8192 + 2 * 64 * (classes + 16)
-
-
-class Together(NamedTuple):
-    """Some huge rows: the first, the totals of each and the number of their segments, the list of results to do
-    otherwise.
-    """
-
-    first: int
-    totals: Array
-    segments: int
-    hard_at: int
-
-
-def share_segments(
-    z: Array,
-    indices: int,
-    steps: Callable[[Together], Sequence[Callable[[int, int], None]]],
-    results: int = 1,
-    *,
-    apart: bool = False,
-) -> Array | None:
-    """Call each of the steps as ``step(counter, scratch)``, one after the other, for some huge rows after the others.
-
-    ``indices`` is the address of the targets, 0 without; ``apart``: the sum without the largest term is wanted too.
-    Returns what `share_rows` does.
-    """
-    outer, classes, inner = z.shape
-    rows, segments = outer * inner, -(-classes // SEGMENT)
-    hard = np.zeros(1 + results * rows, np.int64)
-    of_z, fmt = describe(z), FORMATS[z.dtype]
-    together = max(1, TOGETHER // classes)
-    for first in range(0, rows, together):
-        count = min(together, rows - first)
-        parts, totals = np.empty((count, segments, KNOWN)), np.empty((count, KNOWN))
-
-        def run_sums(counter: int, scratch: int, first: int = first, parts: Array = parts) -> None:
-            sum_segments(counter, first, scratch, classes, of_z, indices, apart, parts, fmt)
-
-        _share_step(run_sums, count * classes, count * segments)
-        total_rows(first, classes, of_z, indices, apart, parts, totals, fmt)
-        for step in steps(Together(first, totals, segments, address(hard))):
-            _share_step(step, results * count * classes, count * segments)
-    return listed(hard)
-
-
-def _share_step(step: Callable[[int, int], None], elements: int, tasks: int) -> None:
-    def run_one(counter: int) -> None:
-        memory = scratch(4 * (SEGMENT + 16))
-        step(counter, memory.address)
-
-    share(elements, tasks, run_one)
 
 
 def listed(hard: Array) -> Array | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from softgrad.backends.numba_cpu.entries import COUNTER
+from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
 from softgrad.backends.numba_cpu.huge_softmax import softmax_segments
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
@@ -19,7 +20,6 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_middle_few
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
-    Together,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -27,7 +27,6 @@ from softgrad.backends.numba_cpu.single_rows import (
     is_few,
     is_single,
     share_rows,
-    share_segments,
     share_sixteen,
     streams,
     write_contiguous,
@@ -95,12 +94,8 @@ def _by_rows(operation: int, z: Array, out: Array, *, past_caches: bool) -> None
         softmax_rows(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, of_out, past_caches, fmt)
 
     def steps(some: Together) -> list[Callable[[int, int], None]]:
-        first, totals, segments, hard = some
-
         def write(counter: int, scratch: int) -> None:
-            softmax_segments(
-                counter, first, scratch, hard, classes, operation, of_z, of_out, past_caches, segments, totals, fmt
-            )  # fmt: skip
+            softmax_segments(counter, some, scratch, classes, operation, of_z, of_out, past_caches, fmt)
 
         return [write]
 

@@ -185,13 +185,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def threads_for(elements: int, tasks: int) -> int:
+    """How many threads so much work is worth."""
+    threads = min(tasks, elements // WORTH)
+    return min(threads, processors.allowed()) if threads > 1 else 1
+
+
 def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
     """Call ``run(counter)`` in as many threads as the work is worth; it takes tasks from the int64 at that address."""
     counter = np.zeros(1, np.int64)
     at = address(counter)
-    threads = min(tasks, elements // WORTH)
-    if threads > 1:
-        threads = min(threads, processors.allowed())
+    threads = threads_for(elements, tasks)
     if threads > 1:
         _pool.run(lambda: run(at), threads, lambda: counter[0] != 0)
     else:

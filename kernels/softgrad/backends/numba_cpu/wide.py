@@ -52,13 +52,25 @@ AHEAD = 8192  # bytes between what is computed and what is asked of memory
 STEP = 16.0
 
 
-@helper
+@inlined
 def exponentials(z_at, e_at, classes, t, fmt):
     """Fill e, float32 at e_at; (Σ over the classes but t, N, m, the first block that holds m)."""
+    return exponentials_from(math.nan, z_at, e_at, classes, t, fmt)
+
+
+@inlined
+def shift_of(top):
+    """N for a largest logit."""
+    return np.rint(min(max(top, -LARGEST), LARGEST) * LOG2_E)
+
+
+@helper
+def exponentials_from(N, z_at, e_at, classes, t, fmt):
+    """The same from an N on; NaN: that of the first block."""
     size = 16 * size_of(fmt)
     vectors, tail = classes >> 4, classes & 15
     blocks = max((vectors + BLOCK - 1) // BLOCK, 1)
-    N, m, block_of_m = 0.0, -math.inf, 0
+    m, block_of_m = -math.inf, 0
     rounder, lowest = shift(N)
     low, high = f64s(0.0), f64s(0.0)
     for b in range(blocks):
@@ -66,8 +78,8 @@ def exponentials(z_at, e_at, classes, t, fmt):
         top = largest(z_at, start, stop, tail if b == blocks - 1 else 0, fmt)
         if top > m:
             m, block_of_m = top, b
-        n = np.rint(min(max(top, -LARGEST), LARGEST) * LOG2_E)
-        if b == 0 or n > N + STEP:
+        n = shift_of(top)
+        if not n <= N + STEP:
             if b > 0:
                 low, high = scale_down(e_at, start, N - n, low, high)
             N = n

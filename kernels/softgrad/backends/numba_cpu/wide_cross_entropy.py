@@ -68,28 +68,36 @@ def cross_entropy_rows(
             z_at = row_offset(z, r)
             rest, N, m, _ = exponentials(z_at, scratch, classes, t, fmt)
             z_t = read(z_at + size_of(fmt) * t, fmt)
-            e_t, value = target_terms(f64s(rest), f64s(z_t - N * LN_2))
-            h = 1.0 if weights == 0 else read_f64(weights + 8 * t)
-            s = rest + lane(e_t, 0)
-            mass, at_t, fine, lse = settled(h, lane(e_t, 0), rest, s, N, options)
-            g = read_as(row_offset(scales, r), scales[4])
-            scale = mass * g / by
-            factor = 0.0 if by == 0.0 else scale / s
-            if not (fine and is_ordinary(m) and (by == 0.0 or is_in_range(scale, factor) or factor != factor)):
+            fine, factor, at_t, g, h, value, lse = settled_row(r, t, rest, N, m, z_t, weights, scales, by, options)
+            if not fine:
                 refer(hard, r)
                 continue
             if loss[0] != 0:
                 gaps = gaps_of(z_at, classes, m, fmt) if options is not None and options[0] != 0.0 else 0.0
-                write_as(
-                    row_offset(loss, r), loss_of(h, lane(value, 0), gaps, m, lse, classes, options), loss[4]
-                )  # fmt: skip
+                write_as(row_offset(loss, r), loss_of(h, value, gaps, m, lse, classes, options), loss[4])
             if grad[0] != 0:
                 if by == 0.0:
                     fill_row(row_offset(grad, r), classes, 0.0, fmt)
                 else:
                     write_f32(scratch + 4 * t, at_t)
-                    write_gradient(scratch, row_offset(grad, r), classes, factor, g / by, streams, options, fmt)
+                    write_gradient(scratch, row_offset(grad, r), classes, classes, factor, g, streams, options, fmt)
         first = take(counter) * chunk
+
+
+@helper
+def settled_row(r, t, rest, N, m, z_t, weights, scales, by, options):
+    """(Whether float32 will do, what e is multiplied by, what takes e_t's place, g, h, lse − z_t, lse if options need
+    it) of row r, from the sum over the other classes.
+    """
+    e_t, value = target_terms(f64s(rest), f64s(z_t - N * LN_2))
+    h = 1.0 if weights == 0 else read_f64(weights + 8 * t)
+    s = rest + lane(e_t, 0)
+    mass, at_t, fine, lse = settled(h, lane(e_t, 0), rest, s, N, options)
+    g = 0.0 if by == 0.0 else read_as(row_offset(scales, r), scales[4]) / by
+    scale = mass * g
+    factor = scale / s
+    fine = fine and is_ordinary(m) and (by == 0.0 or is_in_range(scale, factor) or factor != factor)
+    return fine, factor, at_t, g, h, lane(value, 0), lse
 
 
 @inlined
@@ -136,14 +144,14 @@ def gaps_of(z_at, classes, m, fmt):
 
 
 @inlined
-def write_gradient(e_at, out_at, classes, factor, g, streams, options, fmt):
-    """e · factor, less g D."""
+def write_gradient(e_at, out_at, length, classes, factor, g, streams, options, fmt):
+    """e · factor, less g D, of so many of a row's classes."""
     if options is None or options[0] == 0.0:
-        write_scaled(e_at, out_at, classes, factor, streams, fmt)
+        write_scaled(e_at, out_at, length, factor, streams, fmt)
     else:
         f = f32s(factor)
         of = e_at, f, f32s(factor - lane(f, 0)), f32s(g * options[0] / classes)
-        write_row(less, of, out_at, classes, streams, fmt)
+        write_row(less, of, out_at, length, streams, fmt)
 
 
 @inlined
