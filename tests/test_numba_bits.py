@@ -17,6 +17,7 @@ import softgrad
 pytest.importorskip("numba", reason="the numba backend needs numba")
 
 from softgrad.backends.numba_cpu import huge, huge_rows, processors, single_rows, threads
+from softgrad.backends.numba_cpu.lanes import columns
 from softgrad.protocol import loss_dtype
 from tests import truth
 from tests.cases import DTYPES
@@ -156,13 +157,14 @@ def test_slices_strides_and_in_place(classes):
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
-@pytest.mark.parametrize("classes", CLASSES)
-def test_results_written_past_the_caches(classes, name, monkeypatch):
+@pytest.mark.parametrize("classes", [2, 5, 10, *CLASSES])
+def test_results_written_past_the_caches(classes, name, forced_threads, monkeypatch):
     """As large ones are; from addresses within a line, too."""
-    z, t, v = problem(classes, 38)
+    z, t, v = problem(classes, 38 if classes > 32 else 358)
     z, v = z.astype(DTYPES[name]), v.astype(DTYPES[name])
     t[20] = -100  # a tile of sixteen rows that are not all written alike
     expected = results(z, t, v)
+    forced_threads(1)
     monkeypatch.setattr(single_rows, "LARGE_BYTES", 0)
     assert_same(results(z, t, v), expected)
     for offset in (1, 3, 16):
@@ -176,6 +178,37 @@ def test_results_written_past_the_caches(classes, name, monkeypatch):
         np.testing.assert_array_equal(out, expected[2][1])
         assert (place[:offset] == 7.0).all()
         assert (place[offset + z.size :] == 7.0).all()
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_losses_of_short_rows_are_added_in_parts(classes, forced_threads):
+    """Rows without a target, and rows that are computed once more, have their place in the sum."""
+    rows = 2 * 1024 + 37
+    z, t, _ = problem(classes, rows)
+    t[7] = t[rows - 1] = -100
+    each = softgrad.cross_entropy(z, t, reduction="none").astype(np.float64)
+    reduced = [softgrad.cross_entropy(z, t, reduction=reduction) for reduction in ("sum", "mean")]
+    np.testing.assert_allclose(reduced, [each.sum(), each.sum() / (rows - 2)], rtol=2e-7)
+    for count in (1, 3):
+        forced_threads(count)
+        assert softgrad.cross_entropy(z, t, reduction="mean") == reduced[1]
+        place = z.copy()
+        assert softgrad.cross_entropy_value_and_grad(place, t, out=place)[0] == reduced[1]
+
+
+def test_one_grad_output_for_all_rows_or_each_its_own():
+    z, t, _ = problem(10)
+    for scale in (0.3, 1e-20):
+        one = softgrad.cross_entropy_grad(z, t, grad_output=scale, reduction="none")
+        own = softgrad.cross_entropy_grad(z, t, grad_output=np.full(len(z), scale), reduction="none")
+        np.testing.assert_array_equal(one, own)
+
+
+def test_functions_compiled_apart_have_symbols_of_their_own():
+    """Those of one name are taken for one where a process loads kernels that several have cached."""
+    found = [x for x in vars(columns).values() if hasattr(x, "py_func")]
+    names = {(x.py_func.__module__, x.py_func.__qualname__) for x in found}
+    assert len(names) == len(set(map(id, found))) >= 18
 
 
 def test_eight_python_threads(forced_threads):

@@ -56,13 +56,20 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
     """
     counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
     fine, d, lse = counts >= 0, f32s(0.0), (f64s(0.0), f64s(0.0))
-    g = read_as(scales[0], scales[4]) / by if by != 0.0 else 0.0
-    if options is None and weights == 0 and scales[1] == 0 and scales[3] == 0 and is_moderate(g):
-        near = np.float32(g)
+    plain, lone = options is None and weights == 0, scales[1] == 0 and scales[3] == 0
+    g = read_as(scales[0], scales[4]) / by if lone and by != 0.0 else 0.0
+    near = np.float32(g)
+    if plain and lone and anywhere(is_moderate(f32s(near))):
         factor = times(reciprocal(added(others, e_t)), (f32s(near), f32s(np.float32(g - near))))
         at_t = f32s(0.0) - others[0]
     else:
         factor, at_t, fine, d, lse = settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options)
+        if plain and not lone:  # a row's own grad_output gives the bits that the same for all rows does
+            of_rows = split(*scales_of(scales, tile, by))
+            usual = is_moderate(of_rows[0])
+            quick = times(reciprocal(added(others, e_t)), of_rows)
+            factor = where(usual, quick[0], factor[0]), where(usual, quick[1], factor[1])
+            fine = fine | usual
     keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
     if not all_set(keep):
         refer_rows(hard, tile, keep, 0)
@@ -82,8 +89,8 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
 
 @inlined
 def is_moderate(g):
-    """Whether g / Σ e is as good as g p: as `single.is_in_range`, whatever the sum."""
-    return g == 0.0 or 2.0**-40 < abs(g) < 2.0**60
+    """Where g / Σ e is as good as g p: as `single.is_in_range`, whatever the sum."""
+    return (g == 0.0) | ((absolute(g) > 2.0**-40) & (absolute(g) < 2.0**60))
 
 
 @helper
