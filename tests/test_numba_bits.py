@@ -196,6 +196,16 @@ def test_losses_of_short_rows_are_added_in_parts(classes, forced_threads):
         assert softgrad.cross_entropy_value_and_grad(place, t, out=place)[0] == reduced[1]
 
 
+@pytest.mark.parametrize("position", [5, 2**15 + 9, 2**17 + 2])
+def test_the_first_bad_target_of_many(position):
+    """Whatever part of them it stands in, and whatever follows."""
+    rows = 2**17 + 3
+    z, t = np.zeros((rows, 2), np.float32), np.arange(rows) % 2
+    t[position] = t[-1] = 2
+    with pytest.raises(ValueError, match=rf"targets\[{position}\]"):
+        softgrad.cross_entropy(z, t)
+
+
 def test_one_grad_output_for_all_rows_or_each_its_own():
     z, t, _ = problem(10)
     for scale in (0.3, 1e-20):

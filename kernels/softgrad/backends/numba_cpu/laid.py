@@ -21,7 +21,8 @@ from softgrad.backends.numba_cpu.memory import (
     give_back,
     readable,
 )
-from softgrad.backends.numba_cpu.targets import RANGES, classify, reduce_rows
+from softgrad.backends.numba_cpu.targets import PART, RANGES, classify, judge_parts, reduce_rows
+from softgrad.backends.numba_cpu.threads import share
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
 from softgrad.protocol import BadTargetError, Loss, loss_dtype
@@ -71,7 +72,11 @@ class Laid:
                 problem.check_targets, self.weights_at,
             )  # fmt: skip
             if is_flat(self._targets):
-                bad, self.count, mass = judge(0)
+                if self.weights_at or rows < 2 * PART:
+                    bad, self.count, mass = judge(0)
+                else:
+                    bad, self.count = _judged(self._targets, self.classes, ignores, ignore_index, problem.check_targets)
+                    mass = float(self.count)
                 if bad >= 0:
                     raise BadTargetError(bad)
                 copied = 0 if self.count == rows else rows
@@ -153,6 +158,21 @@ class Laid:
     def close(self) -> None:
         """Give the memory back."""
         give_back(self._memory)
+
+
+def _judged(targets: Array, classes: int, ignores: bool, ignore_index: int, check: bool) -> tuple[int, int]:
+    """The first of many flat targets that is out of range, −1 if there is none or they are not checked; and how many
+    count.
+    """
+    rows, at = targets.size, address(targets)
+    found = np.empty((-(-rows // PART), 2), np.int64)
+
+    def run(counter: int) -> None:
+        judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found)
+
+    share(rows // 8, len(found), run)
+    bad = found[found[:, 0] >= 0, 0]
+    return int(bad[0]) if bad.size else -1, int(found[:, 1].sum())
 
 
 def is_flat(targets: Array) -> bool:

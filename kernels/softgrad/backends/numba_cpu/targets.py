@@ -28,6 +28,7 @@ from softgrad.backends.numba_cpu.lanes import (
     store_part_i64,
     stream_f64,
     sum_across,
+    take,
     where,
     with_lane,
 )
@@ -39,6 +40,8 @@ MANY = 4096
 # Kinds of integers.
 INTEGERS = {np.dtype(f"{sign}{size}"): kind for kind, (sign, size) in enumerate(product("iu", (1, 2, 4, 8)))}
 INT64 = INTEGERS[np.dtype(np.int64)]
+# Rows whose targets a thread judges at a time.
+PART = 2**15
 RANGES = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in INTEGERS}
 
 
@@ -163,6 +166,19 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
             store_i64(indices + 8 * r, t)
     count = sum_across(counts)
     return -1, count, sum_lanes(high, low) if weights != 0 else float(count)
+
+
+@kernel
+def judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found):
+    """Find for each PART of int64 targets side by side the first BAD one if `check`, else −1, and how many count."""
+    i = take(counter)
+    while i * PART < rows:
+        targets = at + 8 * PART * i, 8, 0, 8, INT64, 1
+        bad, count, _ = classify(
+            targets, min(PART, rows - PART * i), classes, ignores, ignore_index, check, 0, 0
+        )  # fmt: skip
+        found[i, 0], found[i, 1] = bad + PART * i if bad >= 0 else -1, count
+        i = take(counter)
 
 
 @helper
