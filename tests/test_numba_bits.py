@@ -180,6 +180,20 @@ def test_results_written_past_the_caches(classes, name, forced_threads, monkeypa
         assert (place[offset + z.size :] == 7.0).all()
 
 
+def test_long_results_of_strided_classes_past_the_caches(forced_threads, monkeypatch):
+    """A tile of them is more than would be packed."""
+    z, t, v = problem(700, 21)
+    z, v = np.asfortranarray(z), v.transpose(0, 2, 1).copy().transpose(0, 2, 1)
+    forced_threads(1)
+    expected = softgrad.softmax(z), softgrad.softmax_vjp(v[0], logits=z), softgrad.cross_entropy_grad(z, t)
+    monkeypatch.setattr(single_rows, "LARGE_BYTES", 0)
+    out = [np.full(z.shape, 7.0, np.float32) for _ in expected]
+    softgrad.softmax(z, out=out[0])
+    softgrad.softmax_vjp(v[0], logits=z, out=out[1])
+    softgrad.cross_entropy_grad(z, t, out=out[2])
+    assert_same(out, expected)
+
+
 @pytest.mark.parametrize("classes", [2, 10])
 def test_losses_of_short_rows_are_added_in_parts(classes, forced_threads):
     """Rows without a target, and rows that are computed once more, have their place in the sum."""

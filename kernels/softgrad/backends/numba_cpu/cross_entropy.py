@@ -27,6 +27,7 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
+    SHORT,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
@@ -74,7 +75,7 @@ def parts_of(problem: Loss) -> int:
     z = problem.z
     outer, classes, inner = z.shape
     whole = problem.reduction == "none" or inner != 1 or not (is_single(z) and is_for_float32(problem))
-    return 0 if whole or not classes or has_long_rows(z) or has_middle_rows(z) else -(-outer // (16 * CHUNK))
+    return 0 if whole or not 0 < classes <= SHORT else -(-outer // (16 * CHUNK))
 
 
 def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:

@@ -105,9 +105,13 @@ def spill_columns(columns, stage, array, tile, keep, fmt):
 
 @inlined
 def are_packed(out, classes, streams, fmt):
-    """Whether the results of whole tiles are packed: they lie one behind the other, and go past the caches."""
+    """Whether the results of whole tiles are packed: they lie one behind the other, go past the caches, and are short.
+
+    Others are written by a kernel of short rows too, where the classes of its input are strided.
+    """
     size = size_of(fmt)
-    return streams and out[5] == 1 and out[2] == size and out[1] == size * classes and out[0] % 4 == 0
+    in_sequence = out[5] == 1 and out[2] == size and out[1] == size * classes and out[0] % 4 == 0
+    return streams and in_sequence and 16 * size * classes <= ENOUGH
 
 
 @helper
