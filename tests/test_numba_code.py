@@ -19,7 +19,7 @@ pytest.importorskip("numba", reason="the numba backend needs numba")
 import numba
 from llvmlite.binding import get_host_cpu_features
 
-from softgrad.backends.numba_cpu import compiling, lanes, single
+from softgrad.backends.numba_cpu import compiling, lanes, pairs, single
 from softgrad.backends.numba_cpu.functions import LIFT, exp_lifted, log1p
 from softgrad.backends.numba_cpu.tile_products import product_tiles
 from softgrad.backends.numba_cpu.tile_softmax import softmax_tiles
@@ -51,6 +51,14 @@ def log1p_of_each(x_at, out_at, count):
     """log1p of each float64."""
     for j in range(0, 8 * count, 64):
         lanes.store_f64(out_at + j, log1p(lanes.load_f64(x_at + j)))
+
+
+@compiling.helper
+def log1p_of_each_quotient(high_at, low_at, by_at, out_at, count):
+    """log1p of a pair over a number, of each."""
+    for j in range(0, 4 * count, 64):
+        pair = lanes.load_f32(high_at + j), lanes.load_f32(low_at + j)
+        lanes.store_f32(out_at + j, pairs.log1p_of_quotient(pair, lanes.load_f32(by_at + j)))
 
 
 def worst_float32_exp(patterns: np.ndarray) -> float:
@@ -95,6 +103,21 @@ def test_float64_functions():
     x = np.concatenate([10.0 ** rng.uniform(-300, 300, 4096), rng.uniform(0, 2, 4096)])
     log1p_of_each(x.ctypes.data, found.ctypes.data, len(x))
     assert ulp(found, real.log1p(Real(x))) <= 1.0
+
+
+def test_float32_log1p_of_quotients():
+    """Of the smallest that losses are, of all near 1, of large ones."""
+    rng = np.random.default_rng(2)
+    n = 2**16
+    by = (2.0 ** rng.uniform(-50, 65, n)).astype(np.float32)
+    wanted = np.concatenate([2.0 ** rng.uniform(-90, 60, n // 2), 2.0 ** rng.uniform(-12, 3, n // 2)])
+    exact = wanted * by
+    high = exact.astype(np.float32)
+    low = (exact - high).astype(np.float32)
+    found = np.empty_like(high)
+    log1p_of_each_quotient(high.ctypes.data, low.ctypes.data, by.ctypes.data, found.ctypes.data, n)
+    truth = np.log1p((high.astype(np.float64) + low) / by)
+    assert float((np.abs(found - truth) / truth).max() * 2.0**23) <= 1.0
 
 
 def test_special_values_of_exp():
