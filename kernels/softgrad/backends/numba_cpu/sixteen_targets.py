@@ -61,7 +61,7 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
     near = np.float32(g)
     if plain and lone and anywhere(is_moderate(f32s(near))):
         factor = times(reciprocal(added(others, e_t)), (f32s(near), f32s(np.float32(g - near))))
-        at_t = f32s(0.0) - others[0]
+        at_t = f32s(0.0) - (others[0] + others[1])
     else:
         factor, at_t, fine, d, lse = settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options)
         if plain and not lone:  # a row's own grad_output gives the bits that the same for all rows does
