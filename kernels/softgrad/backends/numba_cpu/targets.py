@@ -33,7 +33,8 @@ from softgrad.backends.numba_cpu.lanes import (
     with_lane,
 )
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
-from softgrad.backends.numba_cpu.tiles import FLOAT64, add, row_offset, write_as
+from softgrad.backends.numba_cpu.tile_sums import add
+from softgrad.backends.numba_cpu.tiles import FLOAT64, row_offset, write_as
 
 # From this many targets on they are not kept in the caches of the thread that classifies them.
 MANY = 4096

@@ -16,16 +16,8 @@ from softgrad.backends.numba_cpu.lanes import (
     take,
     where,
 )
-from softgrad.backends.numba_cpu.tiles import (
-    FLOAT64,
-    begin_tiles,
-    fill,
-    height,
-    store_per_row,
-    sum_tile,
-    tile_number,
-    tiles_in,
-)
+from softgrad.backends.numba_cpu.tile_sums import sum_tile
+from softgrad.backends.numba_cpu.tiles import FLOAT64, begin_tiles, fill, height, store_per_row, tile_number, tiles_in
 
 BUFFERS = 1
 

@@ -30,6 +30,7 @@ from softgrad.backends.numba_cpu.lanes import (
     with_lane,
 )
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials
+from softgrad.backends.numba_cpu.tile_sums import sum_tile, summed
 from softgrad.backends.numba_cpu.tiles import (
     classes_at,
     coming,
@@ -39,8 +40,6 @@ from softgrad.backends.numba_cpu.tiles import (
     pick,
     row_of,
     store_per_row,
-    sum_tile,
-    summed,
     tile_number,
     tiles_in,
     write,

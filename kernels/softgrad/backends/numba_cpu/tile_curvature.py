@@ -24,6 +24,7 @@ from softgrad.backends.numba_cpu.tile_products import (
     settled,
     unit_of,
 )
+from softgrad.backends.numba_cpu.tile_sums import summed, vector_of
 from softgrad.backends.numba_cpu.tiles import (
     classes_at,
     fill,
@@ -33,10 +34,8 @@ from softgrad.backends.numba_cpu.tiles import (
     row_of,
     row_offset,
     store_per_row,
-    summed,
     tile_number,
     tiles_in,
-    vector_of,
     write,
 )
 

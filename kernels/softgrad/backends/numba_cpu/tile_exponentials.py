@@ -28,7 +28,8 @@ from softgrad.backends.numba_cpu.lanes import (
     with_lane,
     write_f64,
 )
-from softgrad.backends.numba_cpu.tiles import add, classes_at, first_equal, height, largest, pick, summed, total
+from softgrad.backends.numba_cpu.tile_sums import add, first_equal, largest, summed, total
+from softgrad.backends.numba_cpu.tiles import classes_at, height, pick
 
 INF = math.inf
 

@@ -29,19 +29,16 @@ from softgrad.backends.numba_cpu.lanes import (
     where,
 )
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials_and_sum
+from softgrad.backends.numba_cpu.tile_sums import first_equal, largest, sum_tile, summed
 from softgrad.backends.numba_cpu.tiles import (
     begin_tiles,
     classes_at,
     coming,
     fill,
-    first_equal,
     height,
-    largest,
     pick,
     row_of,
     row_offset,
-    sum_tile,
-    summed,
     tile_number,
     tiles_in,
     write,
