@@ -26,6 +26,7 @@ from softgrad.backends.numba_cpu.memory import (
     give_back,
     readable,
     scratch,
+    tile_bytes,
 )
 from softgrad.backends.numba_cpu.single_rows import (
     SHORT,
@@ -146,8 +147,8 @@ def _described(problem: Loss, numbers: int) -> tuple[tuple[Any, ...], Scratch, A
         (epsilon, zeta, softcap or 0.0, scale), REDUCTIONS[reduction],
     )  # fmt: skip
     outer, classes, inner = z.shape
-    # As if each class were a vector, and with what it takes to begin whole cache lines.
-    size = 8 * (outer * inner + numbers + classes) + 64 * tiles.BUFFERS * classes + 256
+    # With what it takes to begin whole cache lines.
+    size = 8 * (outer * inner + numbers + classes) + tiles.BUFFERS * tile_bytes(z) + 256
     return arguments, scratch(COUNTER + size), probs
 
 
