@@ -16,7 +16,7 @@ import softgrad
 
 pytest.importorskip("numba", reason="the numba backend needs numba")
 
-from softgrad.backends.numba_cpu import huge, huge_rows, processors, single_rows, threads
+from softgrad.backends.numba_cpu import huge, huge_rows, memory, processors, single_rows, threads
 from softgrad.backends.numba_cpu.lanes import columns
 from softgrad.protocol import loss_dtype
 from tests import truth
@@ -111,6 +111,32 @@ def test_a_few_rows_have_the_bits_of_many(dtype, monkeypatch):
     few = list(every_result())
     monkeypatch.setattr(single_rows, "FEW", 0)
     assert_same(few, list(every_result()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scratch_memory_is_enough(dtype, monkeypatch):
+    """What lies behind it is left alone, whatever is computed for a few rows."""
+    made, whole = [], 5.0e-324 * 12345
+
+    class Guarded(memory.Scratch):
+        def __init__(self, size):
+            super().__init__(size + 8192)
+            self.size = size
+            self.behind = self.numbers[-(-size // 8) : -(-size // 8) + 1000]
+            self.behind[:] = whole
+            made.append(self)
+
+    monkeypatch.setattr(memory, "Scratch", Guarded)
+    for classes in (1, 3, 7, 9, 65):
+        monkeypatch.setattr(memory, "_kept", memory._Kept())  # else what another test has left would do
+        z, t, v = problem(classes, 14)
+        z, v = z.astype(dtype), v.astype(dtype)
+        results(z, t, v)
+        softgrad.cross_entropy_jvp(v, logits=z, targets=t)
+        softgrad.cross_entropy_hvp(v, logits=z, targets=t, weight=np.ones(classes), softcap=20.0)
+        softgrad.cross_entropy_grad(z, t, softcap=20.0)
+    assert made
+    assert all((each.behind == whole).all() for each in made)
 
 
 def test_helpers_take_part(forced_threads):
