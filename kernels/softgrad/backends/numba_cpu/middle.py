@@ -4,6 +4,11 @@ A row by itself would pay more for its largest logit and its sum across lanes, i
 its exponentials.  So sixteen rows leave the vector of their partial results behind, these are folded into one another,
 and from there on each row is a lane, as in `narrow`, whose arithmetic it shares.
 
+Three tiles are under way at once, row by row: of one the results are written, of the next the exponentials are made,
+of the one after that the largest logits are found.  So memory is read and written all the time, while the processor
+computes, where one pass after the other would wait for it by turns.  A row's exponentials take the place of those of
+the row that has just been written.
+
 Classes are added in a fixed order: a row's vectors in turn into four sums, (a + b) + (c + d), then lanes as
 `sum_of_each` adds them.
 """
@@ -15,36 +20,37 @@ import math
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
+    first_bit,
     i32s,
     joined,
-    lane,
     lane_numbers32,
     larger,
     load,
     load_f32,
     load_first,
+    mask_bits,
     max_of_each,
     prefetch,
     read_f32,
     read_i64,
     size_of,
-    store,
     store_f32,
-    store_first,
     sum_of_each,
     where,
     write_f32,
-    write_i64,
-    write_mask,
 )
-from softgrad.backends.numba_cpu.past_caches import runs, write_run
-from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, scaled
-from softgrad.backends.numba_cpu.sixteen import all_set
+from softgrad.backends.numba_cpu.past_caches import write_until
+from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 from softgrad.backends.numba_cpu.tiles import row_offset
 
-# A tile, as in `narrow`: (first row, number of rows up to 16, C).  Scratch memory, by bytes: a vector for each row,
-# and another; numbers per row, of up to four kinds; 64 bytes for each row; then the terms, whole vectors for each row.
-MORE, NUMBERS, MARKS, TERMS = 1024, 2048, 2304, 3328
+# A tile, as in `narrow`: (first row, number of rows up to 16, C).  Scratch memory, by bytes: a vector for each row of
+# what is summed, of tangents' sums and largest numbers, of the next tile's largest; numbers per row, of up to four
+# kinds, of the tile under way and of the one to be written; of the latter which rows are, and what `past_caches` keeps;
+# a class for each row; then the terms, whole vectors for each row.
+SUMS, MOMENTS, TOPS, NEXT, NUMBERS, BEFORE, KEPT, LINES, CLASSES, TERMS = (
+    0, 1024, 2048, 3072, 4096, 4352, 4608, 4672, 4800, 4928,
+)  # fmt: skip
+AHEAD = 4096  # bytes between what is computed and what is asked of memory
 
 
 @inlined
@@ -65,111 +71,113 @@ def of_row(numbers, i):
     return f32s(read_f32(numbers + 4 * i))
 
 
+@inlined
+def tile_at(i, rows, classes):
+    """The i-th tile; one of no rows behind the last."""
+    return 16 * i, max(min(16, rows - 16 * i), 0), classes
+
+
 @helper
-def largest(z, tile, stage, fmt):
+def largest(z, tile, distance, stage, fmt):
     """m of each row; NaNs are passed over, they will show in the sum."""
-    first, rows, classes = tile
-    size = 16 * size_of(fmt)
+    for i in range(tile[1]):
+        store_f32(stage + NEXT + 64 * i, largest_of_row(z, tile, i, distance, fmt))
+    return max_of_each(stage + NEXT)
+
+
+@inlined
+def largest_of_row(z, tile, i, distance, fmt):
+    """The largest of a row's vectors."""
+    size, classes = 16 * size_of(fmt), tile[2]
     vectors, tail = classes >> 4, classes & 15
-    for i in range(rows):
-        at = row_offset(z, first + i)
-        a = load_first(at + size * vectors, tail, fmt) if tail > 0 else f32s(-math.inf)
-        b = f32s(-math.inf)
-        j = 0
-        while j + 2 <= vectors:
-            a = larger(load(at + size * j, fmt), a)
-            b = larger(load(at + size * (j + 1), fmt), b)
-            j += 2
-        if j < vectors:
-            b = larger(load(at + size * j, fmt), b)
-        # A tail that is NaN would stay.
-        store_f32(stage + 64 * i, larger(a, larger(b, f32s(-math.inf))))
-    return max_of_each(stage)
+    at = row_offset(z, tile[0] + i)
+    a = load_first(at + size * vectors, tail, fmt) if tail > 0 else f32s(-math.inf)
+    b = f32s(-math.inf)
+    j = 0
+    while j + 2 <= vectors:
+        a = larger(load(at + size * j, fmt), a)
+        b = larger(load(at + size * (j + 1), fmt), b)
+        prefetch(at + size * j + distance)
+        prefetch(at + size * (j + 1) + distance)
+        j += 2
+    if j < vectors:
+        b = larger(load(at + size * j, fmt), b)
+        prefetch(at + size * j + distance)
+    # A tail that is NaN would stay.
+    return larger(a, larger(b, f32s(-math.inf)))
 
 
-@helper
-def exponentials(z, terms, tile, N, stage, one, other, fmt):
-    """Fill the terms of each row with e; Σ e, float64, of the first eight rows and of the others.
-
-    Meanwhile memory is asked for the next tile of z, and for these rows of two arrays.
-    """
-    each_row(f32s(0.0), stage + NUMBERS + 128)
-    return _exponentials(z, terms, tile, N, stage, 0, False, one, other, fmt)
-
-
-@helper
-def exponentials_of_others(z, terms, tile, N, stage, indices, one, other, fmt):
-    """The same, the target's term left out of the sum."""
-    each_row(f32s(0.0), stage + NUMBERS + 128)
-    return _exponentials(z, terms, tile, N, stage, indices, False, one, other, fmt)
-
-
-@helper
-def exponentials_and_marks(z, terms, tile, N, stage, m, one, other, fmt):
-    """The same, and for each row 64 bytes of marks, a bit for each class, set where z is m."""
+@inlined
+def shift_rows(N, m, stage):
+    """Leave the constants of each row where `exponentials_of_row` finds them."""
+    each_row(ROUNDER - N, stage + NUMBERS)
+    each_row((N - REACH) * LN_2, stage + NUMBERS + 64)
     each_row(m, stage + NUMBERS + 128)
-    return _exponentials(z, terms, tile, N, stage, 0, True, one, other, fmt)
 
 
 @inlined
-def _exponentials(z, terms, tile, N, stage, indices, marks, one, other, fmt):
-    first, rows, classes = tile
-    size, stride, numbers = 16 * size_of(fmt), stride_of(classes), stage + NUMBERS
+def exponentials_of_row(z, terms, tile, i, stage, indices, marks, fmt):
+    """Fill the terms of row i with e; (the vector of their sums, without the target's if there are indices, k).
+
+    k, the first class whose logit is m, only with `marks`.
+    """
+    size, classes = 16 * size_of(fmt), tile[2]
     vectors, tail = classes >> 4, classes & 15
-    each_row(ROUNDER - N, numbers)
-    each_row((N - REACH) * LN_2, numbers + 64)
-    for i in range(rows):
-        at, e_at, marks_at = row_offset(z, first + i), terms + stride * i, stage + MARKS + 64 * i
-        one_at, other_at = row_offset(one, first + i), row_offset(other, first + i)
-        of = of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
-        t = i32s(0)
-        if indices != 0:
-            t = lane_numbers32() - i32s(read_i64(indices + 8 * (first + i)))
+    at, e_at, numbers = row_offset(z, tile[0] + i), terms + stride_of(classes) * i, stage + NUMBERS
+    of = of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
+    t, k = i32s(0), -1
+    if indices != 0:
+        t = lane_numbers32() - i32s(read_i64(indices + 8 * (tile[0] + i)))
+    a, b, c, d = f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0)
+    j = 0
+    while j + 4 <= vectors:
+        x, first = _term(at, e_at, j, of, t, 0, indices, marks, fmt)
+        a += x
+        x, second = _term(at, e_at, j + 1, of, t, 16, indices, marks, fmt)
+        b += x
+        x, third = _term(at, e_at, j + 2, of, t, 32, indices, marks, fmt)
+        c += x
+        x, fourth = _term(at, e_at, j + 3, of, t, 48, indices, marks, fmt)
+        d += x
         if marks:
-            write_i64(marks_at + (vectors >> 2 << 3), 0)
-        a, b, c, d = f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0)
-        j = 0
-        while j + 4 <= vectors:
-            a += _term(at, e_at, marks_at, j, of, t, 0, indices, marks, fmt)
-            b += _term(at, e_at, marks_at, j + 1, of, t, 16, indices, marks, fmt)
-            c += _term(at, e_at, marks_at, j + 2, of, t, 32, indices, marks, fmt)
-            d += _term(at, e_at, marks_at, j + 3, of, t, 48, indices, marks, fmt)
-            for k in range(4):
-                prefetch(at + size * (j + k) + 16 * z[1])
-                prefetch(one_at + size * (j + k))
-                prefetch(other_at + size * (j + k))
-            if indices != 0:
-                t += 64
-            j += 4
-        while j < vectors:
-            a, b, c, d = b, c, d, a + _term(at, e_at, marks_at, j, of, t, 0, indices, marks, fmt)
-            prefetch(at + size * j + 16 * z[1])
-            prefetch(one_at + size * j)
-            prefetch(other_at + size * j)
-            if indices != 0:
-                t += 16
-            j += 1
-        if tail > 0:
-            x = load_first(at + size * vectors, tail, fmt)
-            a += _kept(x, e_at, marks_at, vectors, of, t, 0, indices, marks)
-        store_f32(stage + 64 * i, (a + b) + (c + d))
-    return sum_of_each(stage)
+            k = first_class(k, (first | second << 16) | (third << 32 | fourth << 48), j)
+        if indices != 0:
+            t += 64
+        j += 4
+    while j < vectors:
+        x, first = _term(at, e_at, j, of, t, 0, indices, marks, fmt)
+        a, b, c, d = b, c, d, a + x
+        if marks:
+            k = first_class(k, first, j)
+        if indices != 0:
+            t += 16
+        j += 1
+    if tail > 0:
+        x, first = _kept(load_first(at + size * vectors, tail, fmt), e_at, vectors, of, t, 0, indices, marks)
+        a += x
+        if marks:
+            k = first_class(k, first, j)
+    return (a + b) + (c + d), max(k, 0)
 
 
 @inlined
-def _term(at, e_at, marks_at, j, of, t, lanes, indices, marks, fmt):
-    """Vector j: what is added to the sum."""
-    return _kept(load(at + 16 * size_of(fmt) * j, fmt), e_at, marks_at, j, of, t, lanes, indices, marks)
+def _term(at, e_at, j, of, t, lanes, indices, marks, fmt):
+    """Vector j: what is added to the sum; where it is m."""
+    return _kept(load(at + 16 * size_of(fmt) * j, fmt), e_at, j, of, t, lanes, indices, marks)
 
 
 @inlined
-def _kept(x, e_at, marks_at, j, of, t, lanes, indices, marks):
+def _kept(x, e_at, j, of, t, lanes, indices, marks):
     rounder, lowest, m = of
     e = exp_shifted(x, rounder, lowest)
     store_f32(e_at + 64 * j, e)
-    if marks:
-        write_mask(marks_at + 2 * j, x == m)
-    return where(t == -lanes, f32s(0.0), e) if indices != 0 else e
+    return where(t == -lanes, f32s(0.0), e) if indices != 0 else e, mask_bits(x == m) if marks else 0
+
+
+@inlined
+def first_class(k, word, j):
+    """k, unless it is none yet and bits are set: then the first of them, counted from vector j on."""
+    return 16 * j + first_bit(word) if k < 0 and word != 0 else k
 
 
 @helper
@@ -191,67 +199,25 @@ def rests(z, terms, tile, m, stage, fmt):
             is_m = load_first(at + size * vectors, tail, fmt) == m_i
             ties += where(is_m, f32s(1.0), f32s(0.0))
             a += where(is_m, f32s(0.0), load_f32(e_at + 64 * vectors))
-        store_f32(stage + 64 * i, a + b)
-        store_f32(stage + MORE + 64 * i, ties)
-    low, high = sum_of_each(stage)
-    ties_low, ties_high = sum_of_each(stage + MORE)
+        store_f32(stage + SUMS + 64 * i, a + b)
+        store_f32(stage + TOPS + 64 * i, ties)
+    low, high = sum_of_each(stage + SUMS)
+    ties_low, ties_high = sum_of_each(stage + TOPS)
     return low, high, joined(ties_low, ties_high)
 
 
-@helper
-def write_scaled(terms, out, tile, factor, rest, keep, stage, streams, fmt):
-    """out = terms (factor + rest), but for rows whose lane of `keep` is 0; past the caches if `streams`."""
-    first, rows, classes = tile
-    size, stride, numbers = 16 * size_of(fmt), stride_of(classes), stage + NUMBERS
-    vectors, tail = classes >> 4, classes & 15
-    each_row(factor, numbers)
-    each_row(rest, numbers + 64)
-    if streams and runs(out, tile, keep, fmt):
-        for i in range(rows):
-            at, e_at = terms + 4 * classes * i, terms + stride * i  # never ahead of what is still to be read
-            f, g = of_row(numbers, i), of_row(numbers + 64, i)
-            for j in range(stride >> 6):
-                store_f32(at + 64 * j, scaled(load_f32(e_at + 64 * j), f, g))
-        write_run(terms, row_offset(out, first), rows * classes, fmt)
-        return
-    all_kept = all_set(keep)
-    for i in range(rows):
-        if all_kept or lane(keep, i) != 0:
-            at, e_at = row_offset(out, first + i), terms + stride * i
-            f, g = of_row(numbers, i), of_row(numbers + 64, i)
-            for j in range(vectors):
-                store(at + size * j, scaled(load_f32(e_at + 64 * j), f, g), fmt)
-            if tail > 0:
-                store_first(at + size * vectors, scaled(load_f32(e_at + 64 * vectors), f, g), tail, fmt)
+@inlined
+def write_row_of(vector, of, out, tile, i, distance, stage, streams, fmt):
+    """Row i = vector(j, n, of) for the n ≤ 16 classes from j on, for every j, if it is to be written."""
+    if read_f32(stage + KEPT + 4 * i) != 0.0:
+        at, classes = row_offset(out, tile[0] + i), tile[2]
+        write_until(vector, of, at, classes, 0, classes, distance, stage + LINES if streams else 0, fmt)
 
 
-@helper
-def write_logs(z, terms, out, tile, m, l, keep, stage, streams, fmt):
-    """out = (z − m) − l, likewise; the terms are lost."""
-    first, rows, classes = tile
-    size, numbers = 16 * size_of(fmt), stage + NUMBERS
-    vectors, tail = classes >> 4, classes & 15
-    each_row(m, numbers)
-    each_row(l, numbers + 64)
-    if streams and runs(out, tile, keep, fmt):
-        for i in range(rows):
-            z_at, at = row_offset(z, first + i), terms + 4 * classes * i
-            m_i, l_i = of_row(numbers, i), of_row(numbers + 64, i)
-            for j in range(vectors):
-                store_f32(at + 64 * j, (load(z_at + size * j, fmt) - m_i) - l_i)
-            if tail > 0:
-                store_f32(at + 64 * vectors, (load_first(z_at + size * vectors, tail, fmt) - m_i) - l_i)
-        write_run(terms, row_offset(out, first), rows * classes, fmt)
-        return
-    all_kept = all_set(keep)
-    for i in range(rows):
-        if all_kept or lane(keep, i) != 0:
-            z_at, at = row_offset(z, first + i), row_offset(out, first + i)
-            m_i, l_i = of_row(numbers, i), of_row(numbers + 64, i)
-            for j in range(vectors):
-                store(at + size * j, (load(z_at + size * j, fmt) - m_i) - l_i, fmt)
-            if tail > 0:
-                store_first(at + size * vectors, (load_first(z_at + size * vectors, tail, fmt) - m_i) - l_i, tail, fmt)
+@inlined
+def keep_rows(keep, stage):
+    """Note which rows are to be written."""
+    each_row(where(keep == 0, f32s(0.0), f32s(1.0)), stage + KEPT)
 
 
 @helper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from softgrad.backends.numba_cpu.compiling import helper, kernel
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
@@ -12,32 +12,44 @@ from softgrad.backends.numba_cpu.lanes import (
     lane,
     load_f32,
     load_f64,
+    max_of_each,
     read,
     read_f32,
     read_i64,
     size_of,
     store_f32,
-    take,
+    sum_of_each,
     where,
     write_f32,
     write_f64,
 )
 from softgrad.backends.numba_cpu.middle import (
+    AHEAD,
+    BEFORE,
+    LINES,
+    NEXT,
     NUMBERS,
+    SUMS,
     TERMS,
     each_row,
-    exponentials_of_others,
+    exponentials_of_row,
+    keep_rows,
     largest,
+    largest_of_row,
     of_row,
     set_at_target,
+    shift_rows,
     stride_of,
-    write_scaled,
+    tile_at,
+    write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
+from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of, write_losses
+from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import fill_row
@@ -65,35 +77,58 @@ def cross_entropy_middle(
 ):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
     terms = stage + TERMS
+    of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(grad, size_of(fmt), classes, AHEAD)
     tiles = (rows + 15) >> 4
-    written = grad if grad[0] != 0 and not streams else z
-    first = take(counter) * chunk
-    while first < tiles:
-        for i in range(first, min(first + chunk, tiles)):
-            tile = (16 * i, min(16, rows - 16 * i), classes)
-            t = targets_of(indices, tile)
-            m = largest(z, tile, stage, fmt)
-            N = whole_shift(m)
-            z_t = logits_at(z, tile, indices, stage + NUMBERS, fmt)
-            low, high = exponentials_of_others(z, terms, tile, N, stage, indices, written, written, fmt)
-            gaps = f64s(0.0), f64s(0.0)
-            if options is not None and loss[0] != 0 and options[0] != 0.0:
-                gaps = gaps_of_rows(z, tile, m, stage, fmt)
-            e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
-            counts, keep, (factor, rest), at_t, d, l_low, l_high = settle(
-                tile, t, m, N, e_t, split(low, high), gaps, z, weights, scales, by, loss, hard, fmt, options
-            )
-            write_losses(loss, tile, l_low, l_high)
-            if grad[0] != 0:
-                if by == 0.0:
-                    counts = i32s(0)
-                fill_others(grad, tile, counts, t, by, fmt)
-                set_at_target(terms, tile, indices, at_t, stage)
-                if options is not None and options[0] != 0.0:
-                    subtract(terms, tile, factor, rest, d, stage)
-                    factor, rest = f32s(1.0), f32s(0.0)
-                write_scaled(terms, grad, tile, factor, rest, keep & counts, stage, streams, fmt)
-        first = take(counter) * chunk
+    begin_lines(stage + LINES)
+    i, stop = following(counter, chunk, tiles, -1, 0)
+    before, tile = (0, 0, classes), tile_at(i, rows, classes)
+    m = largest(z, tile, of_z, stage, fmt)
+    while True:
+        i, stop = following(counter, chunk, tiles, i, stop)
+        after, N = tile_at(i, rows, classes), whole_shift(m)
+        shift_rows(N, m, stage)
+        for r in range(max(before[1], tile[1])):
+            if r < before[1]:
+                write(terms, grad, before, r, of_out, stage, streams, fmt)
+            if r < tile[1]:
+                e, _ = exponentials_of_row(z, terms, tile, r, stage, indices, False, fmt)
+                store_f32(stage + SUMS + 64 * r, e)
+            if r < after[1]:
+                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+        if tile[1] == 0:
+            flush(stage + LINES, fmt)
+            return
+        low, high = sum_of_each(stage + SUMS)
+        t = targets_of(indices, tile)
+        z_t = logits_at(z, tile, indices, stage + NUMBERS, fmt)
+        gaps = f64s(0.0), f64s(0.0)
+        if options is not None and loss[0] != 0 and options[0] != 0.0:
+            gaps = gaps_of_rows(z, tile, m, stage, fmt)
+        e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
+        counts, keep, (factor, rest), at_t, d, l_low, l_high = settle(
+            tile, t, m, N, e_t, split(low, high), gaps, z, weights, scales, by, loss, hard, fmt, options
+        )
+        write_losses(loss, tile, l_low, l_high)
+        before = (tile[0], 0, classes)
+        if grad[0] != 0:
+            if by == 0.0:
+                counts = i32s(0)
+            fill_others(grad, tile, counts, t, by, fmt)
+            set_at_target(terms, tile, indices, at_t, stage)
+            before = tile
+            each_row(factor, stage + BEFORE)
+            each_row(rest, stage + BEFORE + 64)
+            each_row(d, stage + BEFORE + 128)
+            keep_rows(keep & counts, stage)
+        m, tile = max_of_each(stage + NEXT), after
+
+
+@inlined
+def write(terms, grad, tile, i, distance, stage, streams, fmt):
+    """Row i of the gradient: e (factor + rest) − d."""
+    numbers = stage + BEFORE
+    of = terms + stride_of(tile[2]) * i, of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
+    write_row_of(less, of, grad, tile, i, distance, stage, streams, fmt)
 
 
 @helper
@@ -102,21 +137,8 @@ def gaps_of_rows(z, tile, m, stage, fmt):
     each_row(m, stage + NUMBERS)
     for i in range(tile[1]):
         gaps = gaps_of(row_offset(z, tile[0] + i), tile[2], read_f32(stage + NUMBERS + 4 * i), fmt)
-        write_f64(stage + 8 * i, gaps)
-    return load_f64(stage), load_f64(stage + 64)
-
-
-@helper
-def subtract(terms, tile, factor, rest, d, stage):
-    """Replace e by e (factor + rest) − d."""
-    stride, numbers = stride_of(tile[2]), stage + NUMBERS
-    each_row(factor, numbers)
-    each_row(rest, numbers + 64)
-    each_row(d, numbers + 128)
-    for i in range(tile[1]):
-        of = terms + stride * i, of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
-        for j in range(0, tile[2], 16):
-            store_f32(of[0] + 4 * j, less(j, 16, of))
+        write_f64(stage + SUMS + 8 * i, gaps)
+    return load_f64(stage + SUMS), load_f64(stage + SUMS + 64)
 
 
 @helper

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import kernel
+from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import joined, read_i64, take
-from softgrad.backends.numba_cpu.middle import TERMS, exponentials, largest, rests, write_logs, write_scaled
+from softgrad.backends.numba_cpu.lanes import joined, max_of_each, read_i64, size_of, store_f32, sum_of_each
+from softgrad.backends.numba_cpu.middle import (
+    AHEAD,
+    BEFORE,
+    LINES,
+    NEXT,
+    SUMS,
+    TERMS,
+    each_row,
+    exponentials_of_row,
+    keep_rows,
+    largest,
+    largest_of_row,
+    of_row,
+    rests,
+    shift_rows,
+    stride_of,
+    tile_at,
+    write_row_of,
+)
 from softgrad.backends.numba_cpu.pairs import split
+from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
     log_sums,
@@ -15,37 +34,66 @@ from softgrad.backends.numba_cpu.sixteen import (
     whole_shift,
     write_log_sums,
 )
+from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
-from softgrad.backends.numba_cpu.tiles import FLOAT32
+from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
+from softgrad.backends.numba_cpu.wide import logs, multiple
 
 
 @kernel
 def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out, streams, fmt):
     """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
     terms = stage + TERMS
-    written = z if operation == LOGSUMEXP or streams else out
+    of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(out, size_of(fmt), classes, AHEAD)
     tiles = (rows + 15) >> 4
-    first = take(counter) * chunk
-    while first < tiles:
-        for i in range(first, min(first + chunk, tiles)):
-            tile = (16 * i, min(16, rows - 16 * i), classes)
-            m = largest(z, tile, stage, fmt)
-            N = whole_shift(m)
-            low, high = exponentials(z, terms, tile, N, stage, written, written, fmt)
-            keep = ordinary(m, tile)
-            if not all_set(keep):
-                refer_rows(hard, tile, keep, 0)
-            if operation == SOFTMAX:
-                factor, rest = split(1.0 / low, 1.0 / high)
-                write_scaled(terms, out, tile, factor, rest, keep, stage, streams, fmt)
-                continue
+    begin_lines(stage + LINES)
+    i, stop = following(counter, chunk, tiles, -1, 0)
+    before, tile = (0, 0, classes), tile_at(i, rows, classes)
+    m = largest(z, tile, of_z, stage, fmt)
+    while True:
+        i, stop = following(counter, chunk, tiles, i, stop)
+        after, N = tile_at(i, rows, classes), whole_shift(m)
+        shift_rows(N, m, stage)
+        for r in range(max(before[1], tile[1])):
+            if r < before[1]:
+                write(operation, z, terms, out, before, r, of_out, stage, streams, fmt)
+            if r < tile[1]:
+                e, _ = exponentials_of_row(z, terms, tile, r, stage, 0, False, fmt)
+                store_f32(stage + SUMS + 64 * r, e)
+            if r < after[1]:
+                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+        if tile[1] == 0:
+            flush(stage + LINES, fmt)
+            return
+        low, high = sum_of_each(stage + SUMS)
+        keep = ordinary(m, tile)
+        if not all_set(keep):
+            refer_rows(hard, tile, keep, 0)
+        if operation == SOFTMAX:
+            factor, rest = split(1.0 / low, 1.0 / high)
+        else:
             low, high, ties = rests(z, terms, tile, m, stage, fmt)
             l_low, l_high = log_sums(m, N, low, high, ties)
+            factor, rest = m, joined(l_low, l_high)
             if operation == LOGSUMEXP:
                 write_log_sums(out, tile, m, l_low, l_high)
-            else:
-                write_logs(z, terms, out, tile, m, joined(l_low, l_high), keep, stage, streams, fmt)
-        first = take(counter) * chunk
+        before = (tile[0], tile[1] if operation != LOGSUMEXP else 0, classes)
+        each_row(factor, stage + BEFORE)
+        each_row(rest, stage + BEFORE + 64)
+        keep_rows(keep, stage)
+        m, tile = max_of_each(stage + NEXT), after
+
+
+@inlined
+def write(operation, z, terms, out, tile, i, distance, stage, streams, fmt):
+    """Row i of a result."""
+    numbers = of_row(stage + BEFORE, i), of_row(stage + BEFORE + 64, i)
+    if operation == SOFTMAX:
+        of = terms + stride_of(tile[2]) * i, numbers[0], numbers[1]
+        write_row_of(multiple, of, out, tile, i, distance, stage, streams, fmt)
+    else:
+        of = row_offset(z, tile[0] + i), numbers[0], numbers[1], fmt
+        write_row_of(logs, of, out, tile, i, distance, stage, streams, fmt)
 
 
 @entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, INT))

@@ -7,9 +7,10 @@ reference class: its v[k] is 0, and Σ u takes the place of Σ e u.
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined
-from softgrad.backends.numba_cpu.lanes import f32s, fma, load, load_f32, load_first, size_of
+from softgrad.backends.numba_cpu.lanes import f32s, fma, load_f32, size_of
 from softgrad.backends.numba_cpu.single import LARGEST, scaled
 from softgrad.backends.numba_cpu.tile_products import LOGITS
+from softgrad.backends.numba_cpu.wide import some
 
 # Outside, e u or its sums might leave float32's range, or a flushed e not be negligible.
 LARGEST_TANGENT, SMALLEST_TANGENT = 2.0**40, 2.0**-60
@@ -40,20 +41,19 @@ def log_softmax_vjp(j, n, of):
 def tangent(j, n, of):
     """u of the n ≤ 16 numbers from j on."""
     _, v_at, reference, _, _, _, fmt = of
-    at = v_at + size_of(fmt) * j
-    return (load(at, fmt) if n == 16 else load_first(at, n, fmt)) - reference
+    return some(v_at + size_of(fmt) * j, n, fmt) - reference
 
 
 @inlined
-def weighted(e_at, u):
-    """What of u is summed: e u."""
-    return load_f32(e_at) * u
+def weighted(total, e_at, u):
+    """A sum with what of u is summed: e u."""
+    return fma(load_f32(e_at), u, total)
 
 
 @inlined
-def unweighted(e_at, u):
-    """u itself, for `log_softmax_vjp`."""
-    return u
+def unweighted(total, e_at, u):
+    """With u itself, for `log_softmax_vjp`."""
+    return total + u
 
 
 @inlined

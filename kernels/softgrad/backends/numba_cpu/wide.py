@@ -31,6 +31,7 @@ from softgrad.backends.numba_cpu.lanes import (
     load,
     load_f32,
     load_first,
+    load_last,
     max_across,
     prefetch,
     size_of,
@@ -234,8 +235,15 @@ def total(e_at, classes):
 def logs(j, n, of):
     """(z − m) − l."""
     z_at, m, l, fmt = of
-    at = z_at + size_of(fmt) * j
-    return ((load(at, fmt) if n == 16 else load_first(at, n, fmt)) - m) - l
+    return (some(z_at + size_of(fmt) * j, n, fmt) - m) - l
+
+
+@inlined
+def some(at, n, fmt):
+    """Sixteen numbers, or the first n < 16 of them, or if n < 0 all but the first −n."""
+    if n == 16:
+        return load(at, fmt)
+    return load_first(at, n, fmt) if n > 0 else load_last(at, -n, fmt)
 
 
 @helper

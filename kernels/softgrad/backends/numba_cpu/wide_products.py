@@ -144,28 +144,27 @@ def moment_of(weigh, e_at, v_at, classes, reference, fmt):
         j += GROUP
     even, odd = f32s(0.0), f32s(0.0)
     while j < vectors:
-        x, top = term(weigh, e_at, v_at, j, size, reference, top, fmt)
-        even, odd = odd, even + x
+        x, top = add(weigh, even, e_at, v_at, j, size, reference, top, fmt)
+        even, odd = odd, x
         j += 1
     if tail > 0:
         u = where(lane_numbers32() < tail, load_first(v_at + size * j, tail, fmt) - reference, f32s(0.0))
         top = larger(absolute(u), top)
-        odd += weigh(e_at + 64 * j, u)
+        odd = weigh(odd, e_at + 64 * j, u)
     x, y = halves(even + odd)
     return sum_across((low + x) + (high + y)), max_across(top)
 
 
 @inlined
-def term(weigh, e_at, v_at, j, size, reference, top, fmt):
-    """Vector j of what is summed."""
+def add(weigh, total, e_at, v_at, j, size, reference, top, fmt):
+    """A sum with vector j of what is summed."""
     prefetch(v_at + size * j + 4096)
     u = load(v_at + size * j, fmt) - reference
-    return weigh(e_at + 64 * j, u), larger(absolute(u), top)
+    return weigh(total, e_at + 64 * j, u), larger(absolute(u), top)
 
 
 @inlined
 def two_terms(weigh, e_at, v_at, j, size, reference, top, fmt):
     """Σ of two."""
-    a, top = term(weigh, e_at, v_at, j, size, reference, top, fmt)
-    b, top = term(weigh, e_at, v_at, j + 1, size, reference, top, fmt)
-    return a + b, top
+    a, top = add(weigh, f32s(0.0), e_at, v_at, j, size, reference, top, fmt)
+    return add(weigh, a, e_at, v_at, j + 1, size, reference, top, fmt)

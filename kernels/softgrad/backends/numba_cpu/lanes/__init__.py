@@ -36,6 +36,7 @@ from softgrad.backends.numba_cpu.lanes.elementwise import (
 from softgrad.backends.numba_cpu.lanes.formats import (
     load,
     load_first,
+    load_last,
     read,
     size_of,
     store,
@@ -93,6 +94,7 @@ from softgrad.backends.numba_cpu.lanes.shuffles import (
     anywhere,
     first_bit,
     lane,
+    mask_bits,
     max_across,
     max_of_each,
     sum_across,
@@ -100,7 +102,6 @@ from softgrad.backends.numba_cpu.lanes.shuffles import (
     transpose,
     transposed,
     with_lane,
-    write_mask,
 )
 from softgrad.backends.numba_cpu.lanes.vectors import (
     f32,
@@ -142,6 +143,7 @@ __all__ = [
     "load_first",
     "load_i32_of_i64",
     "load_i64",
+    "load_last",
     "load_part_f32",
     "load_part_f64",
     "load_part_f64_of_bfloat",
@@ -151,6 +153,7 @@ __all__ = [
     "load_part_i64",
     "m32",
     "m64",
+    "mask_bits",
     "max_across",
     "max_of_each",
     "peek",
@@ -198,5 +201,4 @@ __all__ = [
     "write_f64_to_f32",
     "write_f64_to_half",
     "write_i64",
-    "write_mask",
 ]

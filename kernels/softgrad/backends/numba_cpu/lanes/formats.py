@@ -99,6 +99,22 @@ def load_first(typing_context, address, n, fmt):
 
 
 @intrinsic
+def load_last(typing_context, address, n, fmt):
+    """All but the first n of sixteen numbers as float32, those 0, no byte before touched."""
+    chosen = FORMATS[fmt]
+    memory = ir.VectorType(chosen.stored, 16)
+
+    def codegen(context, builder, sig, args):
+        name = f"llvm.masked.load.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        mask = builder.not_(first_lanes(builder, args[1], 16))
+        pointer = pointer_to(builder, args[0], memory)
+        value = llvm_call(builder, name, memory, [pointer, I32(chosen.size), mask, ir.Constant(memory, None)])
+        return chosen.widen(builder, value)
+
+    return signature(f32, types.int64, types.int64, fmt), codegen
+
+
+@intrinsic
 def store(typing_context, address, v, fmt):
     """Sixteen float32, each rounded once."""
     chosen = FORMATS[fmt]

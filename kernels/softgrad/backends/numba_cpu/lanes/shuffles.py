@@ -138,14 +138,13 @@ def sum_of_each(typing_context, address):
 
 
 @intrinsic
-def write_mask(typing_context, address, mask):
-    """Sixteen lanes of a mask as the bits of a 16-bit number in memory."""
+def mask_bits(typing_context, mask):
+    """Sixteen lanes of a mask as the lowest bits of an int64."""
 
     def codegen(context, builder, sig, args):
-        builder.store(builder.bitcast(args[1], I16), pointer_to(builder, args[0], I16), align=2)
-        return context.get_dummy_value()
+        return builder.zext(builder.bitcast(args[0], I16), I64)
 
-    return signature(types.none, types.int64, mask), codegen
+    return signature(types.int64, mask), codegen
 
 
 @intrinsic
