@@ -69,7 +69,8 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
             usual = is_moderate(of_rows[0])
             quick = times(reciprocal(added(others, e_t)), of_rows)
             factor = where(usual, quick[0], factor[0]), where(usual, quick[1], factor[1])
-            fine = fine | usual
+            at_t = where(usual, f32s(0.0) - (others[0] + others[1]), at_t)
+            fine, d = fine | usual, where(usual, f32s(0.0), d)  # g D is -0.0 where g is below 0
     keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
     if not all_set(keep):
         refer_rows(hard, tile, keep, 0)

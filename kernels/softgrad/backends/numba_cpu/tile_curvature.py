@@ -17,6 +17,7 @@ from softgrad.backends.numba_cpu.tile_cross_entropy import (
     times_slope,
 )
 from softgrad.backends.numba_cpu.tile_products import (
+    FAINT,
     MASKED,
     MASKED_WITHOUT_MASS,
     centre,
@@ -162,6 +163,7 @@ def cross_entropy_hvp_tiles(
                     mean_1, mean_2 = factors(moment * first * second, unit, f64s(1.0), f64s(1.0), s)
                 v_k = pick(v_at, k, tile)
                 moment, fine = moment_of(e_at, v_at, v_k, tile, row_offset(of_out, row_of(tile, 0)))
+                fine = fine & (absolute(moment / s) > FAINT)  # other factors may make a faint mean an ordinary number
                 if softcap == 0.0 and not anywhere(~fine | (counts < 0) | none_counts):
                     first, second = factors(F, up, scale, f64s(1.0), s)
                     of = v_at, e_at, v_k, moment / s, first, second, mean_1, mean_2
