@@ -90,12 +90,12 @@ def begin(scratch, results):
     hard = scratch + COUNTER
     write_i64(scratch, 0)
     write_i64(hard, 0)
-    return hard, hard + list_bytes(results)
+    return hard, hard + in_lines(1 + results)
 
 
-def _list_bytes(results):
-    return (8 * (1 + results) + 63) & ~63
+def _in_lines(numbers):
+    return (8 * numbers + 63) & ~63
 
 
-# Memory that a list takes behind its number: for the host, and compiled.
-bytes_of_list, list_bytes = _list_bytes, helper(_list_bytes)
+# Bytes of so many numbers of eight, in whole lines of the caches: for the host, and compiled.
+bytes_in_lines, in_lines = _in_lines, helper(_in_lines)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
-from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_of_list
+from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_in_lines
 from softgrad.backends.numba_cpu.few_single import REDUCTIONS, cross_entropy_columns_few, cross_entropy_middle_few
 from softgrad.backends.numba_cpu.few_tiles import curvatures_few, losses_few, slopes_few
 from softgrad.backends.numba_cpu.laid import Laid, by_tiles, ignoring, is_for_float32
@@ -178,7 +178,7 @@ def _redo(problem: Loss, grad: Array | None, memory: Scratch, count: int, *, wit
     laid = Laid(problem, 1 if with_loss else 0)
     values = laid.values[0] if with_loss else None
     if values is not None:
-        first = (COUNTER + bytes_of_list(values.size)) // 8
+        first = (COUNTER + bytes_in_lines(1 + values.size)) // 8
         with np.errstate(all="ignore"):
             values[...] = memory.numbers[first : first + values.size].reshape(values.shape)
     by_tiles(problem, laid, values, grad, which)

@@ -16,6 +16,7 @@ from softgrad.backends.numba_cpu.entries import (
     begin,
     described,
     described_per_row,
+    in_lines,
     reads,
     writes,
 )
@@ -91,8 +92,8 @@ def _prepare(z, targets, ignores, ignore_index, check, weights, reduction, scale
     """
     rows, classes = z.shape[0] * z.shape[2], z.shape[1]
     hard, losses = begin(scratch, rows)
-    indices = losses + ((8 * rows + 63) & ~63)
-    after = indices + ((8 * rows + 63) & ~63)
+    indices = losses + in_lines(rows)
+    after = indices + in_lines(rows)
     weights_at, stage = lay_weights(weights, classes, after)
     of_targets = described_per_row(targets, INT64)
     bad, count, mass = classify(of_targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
@@ -122,7 +123,7 @@ def lay_weights(weights, classes, at):
         return 0, at
     for c in range(classes):
         write_f64(at + 8 * c, weights[c])
-    end = at + ((8 * classes + 63) & ~63)
+    end = at + in_lines(classes)
     for beyond in range(at + 8 * classes, end, 8):
         write_f64(beyond, 0.0)
     return at, end

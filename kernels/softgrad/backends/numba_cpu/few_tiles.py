@@ -22,6 +22,7 @@ from softgrad.backends.numba_cpu.entries import (
     described_per_row,
     described_tangents,
     entry,
+    in_lines,
     reads,
     writes,
 )
@@ -55,7 +56,7 @@ def losses_few(
     losses = scratch + COUNTER
     bad, work, buffers, scales, by, arguments = _lay(
         z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch,
-        losses + ((8 * rows + 63) & ~63),
+        losses + in_lines(rows),
     )  # fmt: skip
     if bad >= 0:
         return bad
@@ -77,7 +78,7 @@ def slopes_few(
     slopes = scratch + COUNTER
     bad, work, buffers, _, by, arguments = _lay(
         z, kind, targets, ignores, ignore_index, check, probs, dense, weights, options, reduction, scratch,
-        slopes + ((8 * count * rows + 63) & ~63),
+        slopes + in_lines(count * rows),
     )  # fmt: skip
     if bad >= 0:
         return bad
@@ -118,7 +119,7 @@ def _lay(
     rows, classes = work[0], work[1]
     scale_at = scratch + 8
     write_f64(scale_at, scale)
-    weights_at, at = lay_weights(weights, classes, indices + ((8 * rows + 63) & ~63))
+    weights_at, at = lay_weights(weights, classes, indices + in_lines(rows))
     bad, count, by = -1, rows, float(rows)
     if not dense:
         of_targets = described_per_row(targets, INT64)

@@ -39,7 +39,7 @@ from softgrad.backends.numba_cpu.lanes import (
     where,
     write_f32,
 )
-from softgrad.backends.numba_cpu.past_caches import write_until
+from softgrad.backends.numba_cpu.past_caches import BEGUN, write_until
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
 from softgrad.backends.numba_cpu.tiles import row_offset
 
@@ -48,7 +48,7 @@ from softgrad.backends.numba_cpu.tiles import row_offset
 # kinds, of the tile under way and of the one to be written; of the latter which rows are, and what `past_caches` keeps;
 # a class for each row; then the terms, whole vectors for each row.
 SUMS, MOMENTS, TOPS, NEXT, NUMBERS, BEFORE, KEPT, LINES, CLASSES, TERMS = (
-    0, 1024, 2048, 3072, 4096, 4352, 4608, 4672, 4800, 4928,
+    0, 1024, 2048, 3072, 4096, 4352, 4608, 4672, 4672 + BEGUN, 4800 + BEGUN,
 )  # fmt: skip
 AHEAD = 4096  # bytes between what is computed and what is asked of memory
 

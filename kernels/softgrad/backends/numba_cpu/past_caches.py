@@ -24,8 +24,8 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 
 LINE = 64  # bytes of a line of the caches
-# Scratch memory of `write_until`: sixteen numbers, float32, of which the first are those of a line that is begun; the
-# address where they end, 0 if there are none.
+# Bytes of scratch memory of `write_until`: sixteen numbers, float32, of which the first are those of a line that is
+# begun; the address where they end, 0 if there are none.
 BEGUN = 128
 _END = 64
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
-from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_of_list
+from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_in_lines
 from softgrad.backends.numba_cpu.huge import HUGE
 from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, give_back, scratch
 from softgrad.backends.numba_cpu.threads import share
@@ -93,7 +93,7 @@ def is_few(result: Array) -> bool:
 def few_sixteen(function: Any, z: Array, arrays: tuple[Array, ...], *options: Any, results: int = 1) -> Array | None:
     """``function(*arrays, *options, scratch)``, an entry to such a kernel; returns what `share_sixteen` does."""
     shape = z.shape
-    memory = borrow(COUNTER + bytes_of_list(results * shape[0] * shape[2]) + sixteen_bytes(shape[1]))
+    memory = borrow(COUNTER + bytes_in_lines(1 + results * shape[0] * shape[2]) + sixteen_bytes(shape[1]))
     if z.itemsize == 2:
         arrays = tuple(map(as_stored, arrays))
     count = function(*arrays, *options, memory.address)
@@ -129,7 +129,7 @@ def _share(
     chunk: int | None = None,
 ) -> Array | None:
     outer, _, inner = z.shape
-    memory = borrow(bytes_of_list(results * outer * inner))
+    memory = borrow(bytes_in_lines(1 + results * outer * inner))
     hard_at, hard = memory.address, memory.numbers.view(np.int64)
     hard[0] = 0
     taken = chunk or max(1, min(CHUNK // elements, -(-tasks // 16)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.entries import ALL, BOOL, COUNTER, FLOAT, INT, described, entry, reads
+from softgrad.backends.numba_cpu.entries import ALL, BOOL, COUNTER, FLOAT, INT, described, entry, in_lines, reads
 from softgrad.backends.numba_cpu.functions import ONE, exp_lifted
 from softgrad.backends.numba_cpu.lanes import (
     absolute,
@@ -53,7 +53,7 @@ def first_bad_few(probs, kind, log, tolerance, scratch):
     """The first such row of a few, −1 if there is none."""
     _, work = begin_tiles(probs, scratch)
     rows, bad = work[0], scratch + COUNTER
-    tile = bad + ((8 * rows + 63) & ~63)
+    tile = bad + in_lines(rows)
     bad_rows(scratch, ALL, (tile,), work, log, tolerance, described(probs, kind), (bad, 8, 0, 8, FLOAT64, 1))
     for row in range(rows):
         if read_f64(bad + 8 * row) != 0.0:

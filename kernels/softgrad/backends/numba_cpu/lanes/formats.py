@@ -24,6 +24,10 @@ class _Format(NamedTuple):
     narrow: Callable[[Any, Any], Any]
     minus_infinity: Any
 
+    def masked(self, access: str) -> str:
+        """LLVM's name of a masked load or store of sixteen."""
+        return f"llvm.masked.{access}.v16{'f' if self.stored is F32 else 'i'}{8 * self.size}.p0"
+
 
 FORMATS = {
     types.float32: _Format(F32, 4, same, same, float("-inf")),
@@ -87,7 +91,7 @@ def load_first(typing_context, address, n, fmt):
     memory = ir.VectorType(chosen.stored, 16)
 
     def codegen(context, builder, sig, args):
-        name = f"llvm.masked.load.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        name = chosen.masked("load")
         padding = ir.Constant(memory, [chosen.minus_infinity] * 16)
         pointer = pointer_to(builder, args[0], memory)
         value = llvm_call(
@@ -105,7 +109,7 @@ def load_last(typing_context, address, n, fmt):
     memory = ir.VectorType(chosen.stored, 16)
 
     def codegen(context, builder, sig, args):
-        name = f"llvm.masked.load.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        name = chosen.masked("load")
         mask = builder.not_(first_lanes(builder, args[1], 16))
         pointer = pointer_to(builder, args[0], memory)
         value = llvm_call(builder, name, memory, [pointer, I32(chosen.size), mask, ir.Constant(memory, None)])
@@ -134,7 +138,7 @@ def store_first(typing_context, address, v, n, fmt):
 
     def codegen(context, builder, sig, args):
         value = chosen.narrow(builder, args[1])
-        name = f"llvm.masked.store.v16{'f' if chosen.stored is F32 else 'i'}{8 * chosen.size}.p0"
+        name = chosen.masked("store")
         pointer = pointer_to(builder, args[0], value.type)
         llvm_call(builder, name, ir.VoidType(), [value, pointer, I32(chosen.size), first_lanes(builder, args[2], 16)])
         return context.get_dummy_value()
