@@ -13,7 +13,8 @@ from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_in_lines
 from softgrad.backends.numba_cpu.few_single import REDUCTIONS, cross_entropy_columns_few, cross_entropy_middle_few
 from softgrad.backends.numba_cpu.few_tiles import curvatures_few, losses_few, slopes_few
-from softgrad.backends.numba_cpu.laid import Laid, by_tiles, ignoring, is_for_float32
+from softgrad.backends.numba_cpu.indices import ignoring
+from softgrad.backends.numba_cpu.laid import Laid, by_tiles, is_for_float32
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     KINDS,

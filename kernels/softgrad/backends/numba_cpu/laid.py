@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.addresses import address
+from softgrad.backends.numba_cpu.indices import Indices
 from softgrad.backends.numba_cpu.memory import (
     KINDS,
     NOTHING,
@@ -17,15 +17,13 @@ from softgrad.backends.numba_cpu.memory import (
     borrow,
     describe,
     describe_per_row,
-    describe_targets,
     give_back,
     readable,
 )
-from softgrad.backends.numba_cpu.targets import PART, RANGES, classify, judge_parts, reduce_rows
-from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.targets import reduce_rows
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
-from softgrad.protocol import BadTargetError, Loss, loss_dtype
+from softgrad.protocol import Loss, loss_dtype
 
 _LINE = 8  # numbers in a line of the caches
 
@@ -63,51 +61,23 @@ class Laid:
         self._dtype = loss_dtype(z.dtype)
         self._weights = None if problem.weight is None else padded_weights(problem.weight)
         self.weights_at = 0 if self._weights is None else address(self._weights)
-        self.count, mass = rows, float(rows)
-        copied = 0
-        if not problem.dense:
-            self._targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
-            judge = partial(
-                classify, describe_targets(self._targets), rows, self.classes, ignores, ignore_index,
-                problem.check_targets, self.weights_at,
-            )  # fmt: skip
-            if is_flat(self._targets):
-                if self.weights_at or rows < 2 * PART:
-                    bad, self.count, mass = judge(0)
-                else:
-                    bad, self.count = _judged(self._targets, self.classes, ignores, ignore_index, problem.check_targets)
-                    mass = float(self.count)
-                if bad >= 0:
-                    raise BadTargetError(bad)
-                copied = 0 if self.count == rows else rows
-            else:
-                copied = rows
+        self._indices = indices = Indices(problem, self.weights_at)
+        self.indices_at = indices.address
         lent = (parts or rows) * (0 if reduction == "none" else lead)
-        # grad_output, targets and what is to be reduced, each from a whole cache line on.
-        first = _LINE + -(-copied // _LINE) * _LINE
-        self._memory = borrow(8 * (first + lent))
+        self._memory = borrow(8 * (_LINE + lent))  # grad_output, and from the next cache line on what is to be reduced
         numbers, start = self._memory.numbers, self._memory.address
         if reduction == "none":
             self.values = np.empty((lead, outer, inner), self._dtype)
             self.loss_unit = 1.0
         else:
             shape = (lead, 1, parts) if parts else (lead, outer, inner)
-            self.values = numbers[first : first + lent].reshape(shape)
+            self.values = numbers[_LINE : _LINE + lent].reshape(shape)
             self.loss_unit = 0.5 if self._dtype.itemsize == 8 else 1.0
         self.apart: Array | None = None
-        self.indices_at = 0
-        if copied:
-            self.indices_at = start + 8 * _LINE
-            bad, self.count, mass = judge(self.indices_at)
-            if bad >= 0:
-                self.close()
-                raise BadTargetError(bad)
-        elif not problem.dense:
-            self.indices_at = address(self._targets)
-        self.by = mass if reduction == "mean" else 1.0
+        self.by = indices.mass if reduction == "mean" else 1.0
         self._zeta = problem.z_loss
-        if reduction == "mean" and self.count and self._zeta:
-            self._zeta *= self.by / self.count
+        if reduction == "mean" and indices.count and self._zeta:
+            self._zeta *= self.by / indices.count
         epsilon = problem.label_smoothing
         self.options = (epsilon, self._zeta) if epsilon or self._zeta else None
         scale = problem.grad_output
@@ -135,7 +105,7 @@ class Laid:
         """Sums over nothing are 0, lse = −inf."""
         self.values[...] = of_a_row
         if not self._problem.dense:
-            indices = self._memory.numbers[_LINE : _LINE + self.rows].view(np.int64).reshape(self.values.shape[1:])
+            indices = self._indices.array().reshape(self.values.shape[1:])
             self.values[:, indices == tiles.IGNORED] = 0.0
             self.values[:, indices == tiles.BAD] = np.nan
 
@@ -158,41 +128,7 @@ class Laid:
     def close(self) -> None:
         """Give the memory back."""
         give_back(self._memory)
-
-
-def _judged(targets: Array, classes: int, ignores: bool, ignore_index: int, check: bool) -> tuple[int, int]:
-    """The first of many flat targets that is out of range, −1 if there is none or they are not checked; and how many
-    count.
-    """
-    rows, at = targets.size, address(targets)
-    found = np.empty((-(-rows // PART), 2), np.int64)
-
-    def run(counter: int) -> None:
-        judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found)
-
-    share(rows // 8, len(found), run)
-    bad = found[found[:, 0] >= 0, 0]
-    return int(bad[0]) if bad.size else -1, int(found[:, 1].sum())
-
-
-def is_flat(targets: Array) -> bool:
-    """Whether they are int64 numbers side by side: where each is a class, they need not be copied."""
-    return bool(targets.dtype == np.int64 and targets.flags.c_contiguous and targets.flags.aligned)
-
-
-def ignoring(targets: Array, ignore_index: int | None) -> tuple[Array, bool, int]:
-    """Targets, whether their dtype can hold ignore_index, and that as an int64."""
-    if ignore_index is None:
-        return targets, False, 0
-    lowest, highest = RANGES[targets.dtype]
-    if not lowest <= ignore_index <= highest:
-        return targets, False, 0
-    if ignore_index >= 2**63 - 1:  # beyond what the kernels compare with
-        indices = np.minimum(targets, 2**62).astype(np.int64)
-        indices[indices < 0] = -2
-        indices[targets == ignore_index] = -1
-        return indices, True, -1
-    return targets, True, ignore_index
+        self._indices.close()
 
 
 def padded_weights(weight: Array) -> Array:
