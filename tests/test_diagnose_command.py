@@ -103,6 +103,33 @@ def test_a_candidate_that_is_not_there(mine, capsys, spelled, said):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--classes", "0", "'0': expected an integer of at least 1"),
+        ("--classes", "five", "'five': expected an integer of at least 1"),
+        ("--rows", "-1", "'-1': expected an integer of at least 0"),
+        ("--logits", "a b", "'a b': expected numbers"),
+        ("--logits", "1 2; 3", "expected rows of the same length"),
+        ("--weight", "1 x", "'1 x': expected numbers"),
+        ("--targets", "1.5", "'1.5': expected integers"),
+    ],
+)
+def test_an_option_that_cannot_be_read(mine, capsys, option, value, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(["diagnose", f"{mine}:softmax", "--what", "softmax", f"{option}={value}"])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--softcap=3", "--weight=1 1 1 1 1", "--targets=1 2 3 4", "--label-smoothing=0.1"])
+def test_an_option_that_the_question_does_not_take(mine, capsys, option):
+    """It would change nothing, so it was meant for another `--what`."""
+    assert main(["diagnose", f"{mine}:softmax", "--what", "softmax", option]) == 2
+    name = option.partition("=")[0].removeprefix("--").replace("-", "_")
+    assert f"what='softmax' does not take `{name}`" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_python(tmp_path, capsys):
     file = tmp_path / "df2.py"
     file.write_text("import numpy as np\n\ndef df2(d):\n    pass\nreturn np.diag(d)\n")

@@ -35,7 +35,11 @@ WRONG_TYPES = [
         for dtype in (bool, complex, object, "U3", "S3", *LONG)
     ),
     Bad({"logits": np.zeros(SHAPE, "datetime64[s]")}, TypeError, ("`logits`", "datetime64", FOUR)),
-    Bad({"logits": np.zeros(SHAPE, ">f4")}, TypeError, ("`logits`", "foreign byte order (>f4)", FOUR)),
+    Bad(
+        {"logits": np.zeros(SHAPE, ">f4")},
+        TypeError,
+        ("`logits`", "foreign byte order (>f4)", FOUR, "`logits.astype(logits.dtype.newbyteorder('='))`"),
+    ),
     Bad({"logits": np.zeros(SHAPE, [("a", "f8")])}, TypeError, ("`logits`", "('a', '<f8')", FOUR)),
     Bad({"logits": [[1.0, "two"]]}, TypeError, ("`logits`", "<U", FOUR)),
     Bad({"logits": [[1.0, 1j]]}, TypeError, ("`logits`", "complex128", FOUR)),
@@ -48,7 +52,7 @@ WRONG_TYPES = [
     Bad({"targets": np.zeros(SHAPE, bool)}, TypeError, ("`targets`", "bool", "floating or integer"), LOSSES),
     Bad({"targets": np.zeros(SHAPE, complex)}, TypeError, ("`targets`", "complex128", "floating or integer"), LOSSES),
     Bad({"targets": TARGETS.astype(object)}, TypeError, ("`targets`", "object", "integer dtype"), LOSSES),
-    Bad({"targets": None}, TypeError, ("`targets`", "NoneType"), LOSSES),
+    Bad({"targets": None}, TypeError, ("`targets`", "NoneType", "NumPy (numbers and nested sequences"), LOSSES),
     Bad({"targets": [[2**64] * 4] * 3}, TypeError, ("`targets`", "object", "integer dtype"), LOSSES),
     Bad({"weight": np.ones(CLASSES, bool)}, TypeError, ("`weight`", "bool", "floating or integer"), LOSSES),
     Bad({"weight": np.ones(CLASSES, complex)}, TypeError, ("`weight`", "complex128", "floating or integer"), LOSSES),

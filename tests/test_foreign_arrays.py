@@ -75,7 +75,7 @@ FOREIGN: list[tuple[Callable[[np.ndarray], Any], tuple[str, ...]]] = [
     (frame, ("DataFrame", "`{}.to_numpy()`")),
     (series, ("Series", "`{}.to_numpy()`")),
     (Table, ("Table", "`{}.to_numpy()`")),
-    (np.ma.masked_array, ("MaskedArray", "`{}.filled(")),
+    (np.ma.masked_array, ("MaskedArray", "`{}.")),
     (lambda array: np.matrix(array.reshape(len(array), -1)), ("matrix", "`np.asarray({})`")),
     (lambda array: array.view(Subclass), ("Subclass", "`np.asarray({})`")),
     (lambda array: memoryview(array.copy()), ("memoryview", "`np.asarray({})`")),
@@ -138,6 +138,14 @@ def test_what_has_no_conversion_is_given_none() -> None:
 def test_a_masked_array_of_logits_is_told_how_to_mask() -> None:
     with pytest.raises(TypeError, match=r"`logits\.filled\(-np\.inf\)`, which masks those classes"):
         softgrad.softmax(np.ma.masked_array([1.0, 2.0], [True, False]))
+    with pytest.raises(TypeError, match=r"`weight\.filled\(\.\.\.\)`"):
+        softgrad.cross_entropy([1.0, 2.0], 0, weight=np.ma.masked_array([1.0, 2.0], [True, False]))
+
+
+def test_a_masked_out_is_told_of_the_memory_below_it() -> None:
+    """A filled copy of `out` would take the result away from the caller."""
+    with pytest.raises(TypeError, match=r"Convert it yourself: `out\.data`"):
+        softgrad.softmax([1.0, 2.0], out=np.ma.masked_array([1.0, 2.0], [True, False]))
 
 
 @pytest.mark.parametrize("forced", ["numpy", "numba"])

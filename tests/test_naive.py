@@ -109,6 +109,11 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`targets` out of range: 9; expected \[0, 2\)"):
         naive.cross_entropy(np.zeros((1, 2)), [9])
     assert np.isnan(naive.cross_entropy(np.zeros((1, 2)), [9], check_targets=False))
+    with pytest.raises(np.exceptions.AxisError, match="axis 5 is out of bounds"):
+        naive.softmax(LOGITS, axis=5)
+    for name in ("cross_entropy", "cross_entropy_grad"):
+        with pytest.raises(ValueError, match="`reduction` is 'avg'; expected 'none', 'sum' or 'mean'"):
+            calls_naive(name, reduction="avg")
 
 
 def test_what_it_loses_is_what_the_library_keeps() -> None:

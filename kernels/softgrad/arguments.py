@@ -49,7 +49,8 @@ def main_input(name: str, array: Any, copies: Copies) -> tuple[Backend, Array]:
     ):
         copies[name] = native
         return backend, native.astype(np.float64)
-    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected {_FOUR} (integers become float64)")
+    advice = "" if dtype.isnative else f". Convert it: `{name}.astype({name}.dtype.newbyteorder('='))`"
+    raise TypeError(f"`{name}` has dtype {_spell(dtype)}; expected {_FOUR} (integers become float64){advice}")
 
 
 def real_input(backend: Backend, name: str, array: Any, like: Array, copies: Copies) -> Array:
@@ -249,8 +250,7 @@ def loss_options(*options: Any) -> LossOptions:
 def _judged_options(
     ignore_index: Any, label_smoothing: Any, z_loss: Any, softcap: Any, reduction: Any, check_targets: Any
 ) -> LossOptions:
-    if not (isinstance(reduction, str) and reduction in REDUCTIONS):
-        raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
+    known_reduction(reduction)
     if ignore_index is not None:
         ignore_index = _integer("ignore_index", ignore_index, ", or None to ignore nothing")
     smoothing = _number("label_smoothing", label_smoothing)
@@ -263,6 +263,12 @@ def _judged_options(
     if not (cap is None or (math.isfinite(cap) and cap > 0.0)):
         raise ValueError(f"`softcap` is {softcap!r}; expected a finite number > 0, or None for no cap")
     return LossOptions(ignore_index, smoothing, zeta, cap, reduction, check_option("check_targets", check_targets))
+
+
+def known_reduction(reduction: Any) -> None:
+    """Judge the name of a reduction."""
+    if not (isinstance(reduction, str) and reduction in REDUCTIONS):
+        raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
 
 
 # By type as well as by value: True is not 1.

@@ -188,6 +188,7 @@ def cross_entropy(
     >>> round(float(naive.cross_entropy([[1.75, 1.75]], [[0, 1]])), 6)
     0.693147
     """
+    _known_reduction(reduction)
     z, place = _classes_last(logits, axis)
     xp = _library(z)
     t, counts, divisor, n = _target_masses(z, targets, place, weight, ignore_index, label_smoothing, check_targets)
@@ -197,10 +198,9 @@ def cross_entropy(
     z_part = xp.where(counts, z_loss * _logsumexp(z) ** 2, 0) if z_loss else xp.zeros_like(loss)
     if reduction == "mean":
         loss = loss.sum() / divisor + z_part.sum() / n
-    elif reduction == "sum":
-        loss = (loss + z_part).sum()
     else:
         loss = loss + z_part
+        loss = loss.sum() if reduction == "sum" else loss
     return loss.astype(np.float64 if place.dtype == np.float64 else np.float32)[()]
 
 
@@ -230,6 +230,7 @@ def cross_entropy_grad(
     >>> naive.cross_entropy_grad([[0.0, 40.0]], [[0, 1]])  # A_2 rounds to 1, and A − T to 0
     array([[4.24835426e-18, 0.00000000e+00]])
     """
+    _known_reduction(reduction)
     z, place = _classes_last(logits, axis)
     xp = _library(z)
     t, counts, divisor, n = _target_masses(z, targets, place, weight, ignore_index, label_smoothing, check_targets)
@@ -288,6 +289,11 @@ def _cap(z: Any, softcap: float | None) -> tuple[Any, Any]:
     return xp.where(xp.isinf(z), z, softcap * tanh), 1 - tanh**2
 
 
+def _known_reduction(reduction: str) -> None:
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"`reduction` is {reduction!r}; expected 'none', 'sum' or 'mean'")
+
+
 def _target_masses(
     z: Any,
     targets: Any,
@@ -341,7 +347,7 @@ def _classes_last(array: Any, axis: int) -> tuple[Any, _Place]:
     dtype = np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
     computing = np.float32 if dtype.itemsize == 2 else dtype
     place = _Place(dtype, axis if axis < 0 else axis - array.ndim)
-    return _library(array).moveaxis(array.astype(computing), place.axis, -1), place
+    return _library(array).moveaxis(array.astype(computing), axis, -1), place
 
 
 def _tangent(tangent: Any, a: Any, place: _Place) -> Any:

@@ -47,7 +47,10 @@ def unserved(name: str, array: Any, like: Any = None, reasons: Sequence[str] = (
         served = dict.fromkeys(entry.serves for entry in BACKENDS.values())
         wanted = f"softgrad serves {', '.join(served)}, numbers and (nested) sequences of them"
         if like is not None:
-            wanted = "every array of a call must be of the main input's library and device, which is NumPy"
+            wanted = (
+                "every array of a call must be of the main input's library and device, which is NumPy "
+                "(numbers and nested sequences of them will do)"
+            )
         conversion = _to_numpy(name, array)
     else:
         library = type(like).__module__.partition(".")[0]
@@ -65,6 +68,8 @@ def _kind(array: Any) -> str:
 def _to_numpy(name: str, array: Any) -> str:
     """The expression that makes a NumPy array of it, if there is one."""
     if isinstance(array, np.ma.MaskedArray):
+        if name == "out":
+            return "`out.data`"  # a filled copy would take the result away from the caller
         return f"`{name}.filled(-np.inf)`, which masks those classes" if name == "logits" else f"`{name}.filled(...)`"
     # Looked up on the type: an attribute of the object itself may be computed, and raise.
     kind = type(array)

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("candidate", metavar="file.py:function", help="the function; a name with dots goes deeper")
     parser.add_argument("--what", required=True, choices=WHATS, help="what it is meant to compute")
     shape = parser.add_argument_group("logits")
-    shape.add_argument("--classes", type=_positive, default=5, metavar="C", help="default 5")
-    shape.add_argument("--rows", type=_count, default=4, metavar="B", help="default 4; 0: one row without a batch axis")
+    shape.add_argument("--classes", type=_at_least(1), default=5, metavar="C", help="default 5")
+    shape.add_argument(
+        "--rows", type=_at_least(0), default=4, metavar="B", help="default 4; 0: one row without a batch axis"
+    )
     shape.add_argument("--logits", type=_matrix, metavar="'1 2; 3 4'", help="in place of random ones")
     shape.add_argument("--dtype", choices=("float64", "float32", "float16"), default="float64")
     shape.add_argument("--seed", type=int, default=0)
     loss = parser.add_argument_group("cross-entropy")
     loss.add_argument("--targets", type=_integers, metavar="'0 2 1'", help="class indices, in place of random ones")
-    loss.add_argument("--reduction", choices=("mean", "sum", "none"), default="mean")
+    loss.add_argument("--reduction", choices=("mean", "sum", "none"), help="default mean")
     loss.add_argument("--weight", type=_numbers, metavar="'1 2 1'", help="a weight per class")
-    loss.add_argument("--ignore-index", type=int, default=-100, metavar="I")
-    loss.add_argument("--label-smoothing", type=float, default=0.0, metavar="EPS")
-    loss.add_argument("--z-loss", type=float, default=0.0, metavar="W")
+    loss.add_argument("--ignore-index", type=int, metavar="I")
+    loss.add_argument("--label-smoothing", type=float, metavar="EPS")
+    loss.add_argument("--z-loss", type=float, metavar="W")
     loss.add_argument("--softcap", type=float, metavar="S")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
 
@@ -114,23 +117,14 @@ def _inputs(chosen: argparse.Namespace) -> dict[str, Any]:
     inputs: dict[str, Any] = {"logits": logits}
     if chosen.what in PRODUCTS:
         inputs[PRODUCTS[chosen.what]] = rng.normal(size=logits.shape)
-    if chosen.what in LOSSES:
-        rows, classes = logits.shape[:-1], logits.shape[-1]
-        targets = chosen.targets
-        if targets is None:
-            targets = rng.integers(0, classes, rows)
-        elif not rows and targets.size == 1:
-            targets = targets[0]
-        inputs |= {
-            "targets": targets,
-            "reduction": chosen.reduction,
-            "weight": chosen.weight,
-            "ignore_index": chosen.ignore_index,
-            "label_smoothing": chosen.label_smoothing,
-            "z_loss": chosen.z_loss,
-            "softcap": chosen.softcap,
-        }
-    return inputs
+    rows, classes = logits.shape[:-1], logits.shape[-1]
+    if chosen.targets is not None:
+        inputs["targets"] = chosen.targets if rows or chosen.targets.size != 1 else chosen.targets[0]
+    elif chosen.what in LOSSES:
+        inputs["targets"] = rng.integers(0, classes, rows)
+    # Only what was given: `diagnose` refuses an option that `what` does not take.
+    options = ("reduction", "weight", "ignore_index", "label_smoothing", "z_loss", "softcap")
+    return inputs | {name: getattr(chosen, name) for name in options if getattr(chosen, name) is not None}
 
 
 def _wants_color(choice: str) -> bool:
@@ -139,26 +133,28 @@ def _wants_color(choice: str) -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected an integer of at least {least}")
+        return int(text)
 
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
+    return integer
 
 
 def _numbers(text: str) -> Any:
-    return np.array([float(number) for number in text.replace(",", " ").split()])
+    return _array_of(float, text, "numbers, such as '0.5 2 1'")
 
 
 def _integers(text: str) -> Any:
-    return np.array([int(number) for number in text.replace(",", " ").split()])
+    return _array_of(int, text, "integers, such as '0 2 1'")
+
+
+def _array_of(kind: type[int | float], text: str, expected: str) -> Any:
+    try:
+        return np.array([kind(number) for number in text.replace(",", " ").split()])
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}") from None
 
 
 def _matrix(text: str) -> Any:

@@ -57,8 +57,8 @@ def diagnose(
     reduction : {"mean", "sum", "none"}
         As in `cross_entropy`.
     own_loss : callable, optional
-        The candidate's own loss, a function of (logits) or (logits, targets): a candidate gradient is then compared
-        with finite differences of it.
+        For "cross_entropy_grad": the candidate's own loss, a function of (logits) or (logits, targets).  The gradient
+        is then compared with finite differences of it too.
     **loss
         ``weight``, ``ignore_index``, ``label_smoothing``, ``z_loss``, ``softcap``, as in `cross_entropy`.
 
@@ -99,6 +99,11 @@ def diagnose(
         reduction=reduction,
         options=loss,
     )
+    if own_loss is not None:
+        if what != "cross_entropy_grad":
+            raise TypeError(f"what={what!r} does not take `own_loss`")
+        if not callable(own_loss):
+            raise TypeError(f"`own_loss` is {own_loss!r}; expected a function of (logits) or (logits, targets)")
     found = Prober(candidate, q).run() if callable(candidate) else _judged(candidate, q)
     return _report(found, q, own_loss)
 
@@ -126,7 +131,7 @@ def _report(found: Probed, q: Question, own_loss: Callable[..., Any] | None) -> 
     unexplained = not verdict.ok and not found.mistakes
     if unexplained:
         findings += patterns(verdict.answer)
-    if own_loss is not None and q.what == "cross_entropy_grad":
+    if own_loss is not None:
         findings.append(own_gradient(own_loss, verdict.answer.numbers, q))
     ok = verdict.ok and not found.mistakes
     return Diagnosis(

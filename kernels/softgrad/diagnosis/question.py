@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softgrad import losses, products, softmax_ops
+from softgrad import arguments, losses, products, softmax_ops
 from softgrad.dispatch import use_backend
 
 Floats = NDArray[Any]
@@ -139,6 +139,7 @@ def ask(
         raise TypeError(f"diagnose() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     if options and what not in LOSSES:
         raise TypeError(f"what={what!r} does not take `{next(iter(options))}`")
+    arguments.known_reduction(reduction)
     vectors = {"tangent": tangent, "cotangent": cotangent}
     for name, given in {**vectors, "targets": targets}.items():
         takes = what in LOSSES if name == "targets" else name == PRODUCTS.get(what)
@@ -148,13 +149,12 @@ def ask(
     # The library judges its arguments itself: the very call that the candidate imitates.
     options = {"axis": axis, "reduction": reduction, **options}
     with use_backend("numpy"):
-        truth = _call(what, logits, targets, vector, options)
+        _call(what, logits, targets, vector, options)
     z = np.asarray(logits)
     if z.dtype.kind in "iuf" and not isinstance(logits, np.ndarray):
         z = z.astype(np.float64)
     if z.size == 0:
         raise ValueError(f"`logits` has shape {z.shape}; there is nothing to compare in an empty array")
-    assert truth is not None
     weight = options.get("weight")
     return Question(
         what=what,
