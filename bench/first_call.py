@@ -19,7 +19,8 @@ import numpy as np
 
 import softgrad
 from bench.inputs import numpy_dtype
-from softgrad import dispatch, host
+from bench.stand_in import standing_in
+from softgrad import host
 from softgrad.backends.cuda.kernels import Kernel
 from softgrad.backends.cuda.primitives import Primitives
 from softgrad.protocol import members
@@ -60,15 +61,8 @@ def noting() -> Iterator[NotingRuntime]:
     module: Any = SimpleNamespace(
         **members(host, Primitives(runtime)) | {"CHECKS_VALUES": False, "TAKES_TWO_AXES": True}
     )
-    before = dispatch._loaded.get(BACKEND)
-    dispatch._loaded[BACKEND] = module
-    try:
-        with softgrad.use_backend(BACKEND):
-            yield runtime
-    finally:
-        dispatch._loaded.pop(BACKEND)
-        if before is not None:
-            dispatch._loaded[BACKEND] = before
+    with standing_in(BACKEND, module):
+        yield runtime
 
 
 def calls(classes: int, dtype: str) -> dict[str, Callable[[], Any]]:

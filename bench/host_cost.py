@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import softgrad
-from softgrad import dispatch
+from bench.stand_in import standing_in
 from softgrad.protocol import PRIMITIVES
 from softgrad.registry import BACKENDS
 
@@ -69,28 +69,15 @@ def microseconds(call: Call, settle: Call) -> float:
 
 def table(backend: str) -> list[tuple[str, float, float]]:
     """(call, µs, µs without its primitives) of each."""
-    with PLACES[backend]() as (module, put, settle), _forced(backend, module):
+    with PLACES[backend]() as (module, put, settle), standing_in(backend, module):
         found = calls(put)
         whole = {name: microseconds(call, settle) for name, call in found.items()}
-        with _without_primitives(module, found):
+        with _without_primitives(module):
             return [(name, whole[name], microseconds(call, settle)) for name, call in found.items()]
 
 
 @contextmanager
-def _forced(name: str, module: Any) -> Iterator[None]:
-    before = dispatch._loaded.get(name)
-    dispatch._loaded[name] = module
-    try:
-        with softgrad.use_backend(name):
-            yield
-    finally:
-        dispatch._loaded.pop(name)
-        if before is not None:
-            dispatch._loaded[name] = before
-
-
-@contextmanager
-def _without_primitives(module: Any, found: dict[str, Call]) -> Iterator[None]:
+def _without_primitives(module: Any) -> Iterator[None]:
     """Each primitive gives what it last gave."""
     real = {name: getattr(module, name) for name in PRIMITIVES}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +65,7 @@ class Run:
     load_at_start: float | None = field(default_factory=machine.load)
     taken_over: list[dict[str, Any]] = field(default_factory=list)  # benchmarks of the run that this one goes on from
     _done: set[str] = field(default_factory=set)
-    _raced: tuple[Case, dict[str, Outcome]] | None = None
+    _raced: tuple[str, dict[str, Outcome]] | None = None  # a case by kind and name, and its outcomes
     _stopwatches: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -159,11 +160,25 @@ class Run:
     # --- races: one at a time is kept, that of the case whose contenders are being reported -------------------------
 
     def race(self, case: Case) -> dict[str, Outcome]:
-        """The outcomes of a case, raced when its first contender asks."""
-        if self._raced is None or self._raced[0] != case:
-            self._raced = None
-            self._raced = (case, self._race(case))
-            self.note_refusals(f"speed {case.name}", self._raced[1])
+        """The outcomes of a large case: cold caches, a copy of as many bytes beside it."""
+        return self._kept("speed", case, self._race)
+
+    def overhead(self, case: Case) -> dict[str, Outcome]:
+        """The outcomes of a small case: warm caches, many calls a sample."""
+        return self._kept("overhead", case, self._overhead)
+
+    def against_the_jacobian(self, case: Case) -> dict[str, Outcome]:
+        """softgrad's backends and the full Jacobian, at one C."""
+        return self._kept("jacobian", case, self._against_the_jacobian)
+
+    def _kept(self, kind: str, case: Case, race: Callable[[Case], dict[str, Outcome]]) -> dict[str, Outcome]:
+        """A case's outcomes, raced when its first contender asks."""
+        name = f"{kind} {case.name}"
+        if self._raced is None or self._raced[0] != name:
+            self._raced = None  # the last case's memory is free before this one's is taken
+            outcomes = race(case)
+            self._raced = (name, outcomes)
+            self.note_refusals(name, outcomes)
         return self._raced[1]
 
     def _race(self, case: Case) -> dict[str, Outcome]:
@@ -178,29 +193,17 @@ class Run:
             rounds=self.settings.rounds, seconds=self.settings.seconds, sets=sets, caches=caches,
         )  # fmt: skip
 
-    def overhead(self, case: Case) -> dict[str, Outcome]:
-        """The outcomes of a small case: warm caches, many calls a sample."""
-        if self._raced is None or self._raced[0] != case:
-            self._raced = None
-            outcomes = run_field(
-                case, self.entrants(case), self.stopwatch("host"), rounds=self.settings.rounds, seconds=5.0,
-                sets=1, caches="warm", repeat=OVERHEAD_CALLS[self.settings.device],
-            )  # fmt: skip
-            self._raced = (case, outcomes)
-            self.note_refusals(f"overhead {case.name}", outcomes)
-        return self._raced[1]
+    def _overhead(self, case: Case) -> dict[str, Outcome]:
+        return run_field(
+            case, self.entrants(case), self.stopwatch("host"), rounds=self.settings.rounds, seconds=5.0,
+            sets=1, caches="warm", repeat=OVERHEAD_CALLS[self.settings.device],
+        )  # fmt: skip
 
-    def against_the_jacobian(self, case: Case) -> dict[str, Outcome]:
-        """softgrad's backends and the full Jacobian, at one C."""
-        if self._raced is None or self._raced[0] != case:
-            self._raced = None
-            outcomes = run_field(
-                case, self.jacobian_entrants(case), self.stopwatch("device"),
-                rounds=self.settings.rounds, seconds=self.settings.seconds, sets=2, caches="warm",
-            )  # fmt: skip
-            self._raced = (case, outcomes)
-            self.note_refusals(f"jacobian {case.name}", outcomes)
-        return self._raced[1]
+    def _against_the_jacobian(self, case: Case) -> dict[str, Outcome]:
+        return run_field(
+            case, self.jacobian_entrants(case), self.stopwatch("device"),
+            rounds=self.settings.rounds, seconds=self.settings.seconds, sets=2, caches="warm",
+        )  # fmt: skip
 
     def jacobian_entrants(self, case: Case) -> list[Contender]:
         """softgrad's backends, and the full Jacobian as long as it fits."""

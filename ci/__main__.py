@@ -70,9 +70,12 @@ def bench(arguments: list[str]) -> int:
 
 def gpu(arguments: list[str]) -> int:
     """run the GPU's tests, compute-sanitizer, benchmarks (--only one; --here: this interpreter, installing nothing)"""
-    parser = argparse.ArgumentParser(prog="python3 ci gpu", allow_abbrev=False, add_help=False)
-    parser.add_argument("--here", action="store_true")
-    parser.add_argument("--only", choices=("tests", "sanitizer", "bench"))
+    parser = argparse.ArgumentParser(
+        prog="python3 ci gpu", allow_abbrev=False, description="Test and measure on this machine's NVIDIA GPU.",
+        epilog="Further arguments go on to the benchmark: see python3 ci bench --help.",
+    )  # fmt: skip
+    parser.add_argument("--here", action="store_true", help="use this interpreter and its packages; install nothing")
+    parser.add_argument("--only", choices=("tests", "sanitizer", "bench"), help="one part alone")
     given, rest = parser.parse_known_args(arguments)
     extras = environment.cuda_extras()
     if extras is None and not given.here:
