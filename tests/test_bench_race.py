@@ -13,6 +13,7 @@ from bench.gpu import EventStopwatch, HostCostStopwatch
 from bench.inputs import cache_state, sets_to_rotate
 from bench.operations import OPERATIONS
 from bench.race import MINIMUM_ROUNDS, Entrant, race
+from bench.run import Run, Settings
 from tests.fake_bench import FakeCuda, FakeStopwatch
 
 
@@ -47,6 +48,17 @@ def test_a_race_out_of_time_keeps_the_least_number_of_rounds():
     entrant = recording("a", 1, log)
     race([entrant], FakeStopwatch(lambda call: 1.0), rounds=100, seconds=0.0)
     assert len(entrant.samples) == MINIMUM_ROUNDS
+
+
+def test_a_case_is_raced_once_for_each_kind(monkeypatch: pytest.MonkeyPatch):
+    """What is kept of a case is not given out for the same case of another kind, where caches are in another state."""
+    raced: list = []
+    monkeypatch.setattr("bench.run.run_field", lambda case, contenders, stopwatch, **how: raced.append(how) or {})
+    run, case = Run(Settings(), [], {}), jacobian.case_of(2)
+    assert run.race(case) is run.race(case)
+    assert run.overhead(case) is run.overhead(case)
+    assert run.against_the_jacobian(case) is run.against_the_jacobian(case)
+    assert [how.get("repeat", how["sets"] == 2) for how in raced] == [False, 200, True]
 
 
 @pytest.mark.parametrize(

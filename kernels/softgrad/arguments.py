@@ -275,20 +275,16 @@ def known_reduction(reduction: Any) -> None:
 _known_options = lru_cache(64, typed=True)(_judged_options)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any, expected: str = "True or False") -> bool:
     """True or False."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    raise TypeError(f"`{name}` is {value!r}; expected True or False")
+    raise TypeError(f"`{name}` is {value!r}; expected {expected}")
 
 
 def check_option(name: str, check: Any) -> bool | None:
     """True or False, or None for the backend's habit."""
-    if check is None:
-        return None
-    if isinstance(check, bool | np.bool_):
-        return bool(check)
-    raise TypeError(f"`{name}` is {check!r}; expected None, True or False")
+    return None if check is None else flag(name, check, "None, True or False")
 
 
 def _integer(name: str, value: Any, alternative: str = "") -> int:

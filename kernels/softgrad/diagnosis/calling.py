@@ -141,19 +141,15 @@ def _by_keyword(
 
 
 def _given(q: Question, name: str, default: Any) -> bool:
-    value = _value(q, name)
+    value = getattr(q, name)
     if name == "axis":
         return bool(value != q.logits.ndim - 1)
     return value is not default and value is not None and not (np.ndim(value) == 0 and value == default)
 
 
-def _value(q: Question, role: str) -> Any:
-    return getattr(q, role)
-
-
 def call(function: Callable[..., Any], q: Question, order: Order) -> Outcome:
     """One call, on copies of the arrays; floating-point warnings of the candidate are not shown."""
-    originals = {role: _value(q, role) for role in (*order.positional, *dict(order.keyword).values())}
+    originals = {role: getattr(q, role) for role in (*order.positional, *dict(order.keyword).values())}
     given = {role: value.copy() if isinstance(value, np.ndarray) else value for role, value in originals.items()}
     arguments = [given[role] for role in order.positional]
     keywords = {name: given[role] for name, role in order.keyword}

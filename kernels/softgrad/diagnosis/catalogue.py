@@ -38,6 +38,6 @@ def ways(q: Question) -> list[Way]:
     for mistake in CATALOGUE.values():
         found += [Way(mistake.id, note, changes) for note, changes in mistake.ways(q)]
         found += [Way(mistake.id, note, changes, rare=True) for note, changes in mistake.rare_ways(q)]
-    found += [Way("reduction-scale", note, changes) for note, changes in mistakes_of_loss.REDUCTION_WAYS(q)]
-    found += [Way("wrong-shape", note, changes) for note, changes in mistakes_of_loss.WRONG_SHAPE_WAYS(q)]
+    found += [Way("reduction-scale", note, changes) for note, changes in mistakes_of_loss.reduction_ways(q)]
+    found += [Way("wrong-shape", note, changes) for note, changes in mistakes_of_loss.wrong_shape_ways(q)]
     return found

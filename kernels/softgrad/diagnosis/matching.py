@@ -21,7 +21,7 @@ from softgrad.diagnosis.mistake import Way
 from softgrad.diagnosis.mistakes_of_numbers import Factor, View, factors, views
 from softgrad.diagnosis.precision import Precision, Scales, candidate_precision, precision_of, printed_step, scales
 from softgrad.diagnosis.question import LOSSES, Floats, Question
-from softgrad.diagnosis.recipe import LARGER, Kitchen, Recipe
+from softgrad.diagnosis.recipe import LARGER, Evaluator, Recipe
 
 _ODDS = 10.0  # bits of evidence required beyond those that choosing among the hypotheses uses up
 _PAIRS_UP_TO = 200_000  # elements; larger answers are searched for single mistakes only
@@ -142,7 +142,7 @@ class Search:
     def __init__(self, q: Question) -> None:
         self.q = q
         self.scales = scales(q)
-        self.kitchen = Kitchen(q)
+        self.evaluator = Evaluator(q)
         self.ways = ways(q)
         self._factor_tables: dict[float, tuple[list[Factor], Floats]] = {}
         self._tried: dict[tuple[int, ...], Floats | None] = {}
@@ -196,7 +196,7 @@ class Search:
         if subset in self._tried:
             return self._tried[subset]
         changes = {key: value for i in subset for key, value in self.ways[i].changes.items()}
-        x = self.kitchen.numbers(Recipe(**changes))
+        x = self.evaluator.numbers(Recipe(**changes))
         if x is not None and not np.any(x):
             x = None  # zeros agree with too much to mean anything
         if x is None or x.size <= _KEPT_UP_TO:
@@ -248,7 +248,7 @@ class Search:
 
     def _factor_table(self, recipe: Recipe) -> tuple[list[Factor], Floats]:
         """The known factors, given what the recipe's own mean divides by."""
-        divisor = self.kitchen.divisors(recipe)[0] if self.q.what in LOSSES else 1.0
+        divisor = self.evaluator.divisors(recipe)[0] if self.q.what in LOSSES else 1.0
         if divisor not in self._factor_tables:
             known = factors(self.q, divisor)
             self._factor_tables[divisor] = known, np.array([f.value for f in known])

@@ -80,7 +80,7 @@ def _target_sum(q: Question) -> Iterable[tuple[str, Changes]]:
             yield "the targets are divided by their sum", {"target_sum": "normalised"}
 
 
-def _two_divisors(q: Question) -> Iterable[tuple[str, Changes]]:
+def reduction_ways(q: Question) -> Iterable[tuple[str, Changes]]:
     """Where the z_loss part has a divisor of its own, another divisor is no mere factor."""
     if is_loss(q) and q.z_loss and q.weight is not None and q.reduction == "mean":
         yield "the sum, not the mean", {"divide": "one"}
@@ -121,7 +121,8 @@ def _z_loss_slope(q: Question) -> Iterable[tuple[str, Changes]]:
         yield "lse in place of lse²", {"z_loss_power": 1}
 
 
-def _extra_outputs(q: Question) -> Iterable[tuple[str, Changes]]:
+def wrong_shape_ways(q: Question) -> Iterable[tuple[str, Changes]]:
+    """Results of another shape than the one asked for."""
     if q.what == "cross_entropy" and q.rows != ():
         asked = "one number per row" if q.reduction == "none" else f"the {q.reduction} over the rows"
         given = "one number" if q.reduction == "none" else "one number per row"
@@ -129,9 +130,6 @@ def _extra_outputs(q: Question) -> Iterable[tuple[str, Changes]]:
     if q.what == "jacobian" and q.rows != ():
         yield "derivatives of every row with respect to every row (mostly 0)", {"output": "every pair"}
 
-
-WRONG_SHAPE_WAYS = _extra_outputs
-REDUCTION_WAYS = _two_divisors
 
 MISTAKES = (
     Mistake(

@@ -15,7 +15,7 @@ import numpy as np
 
 from softgrad import softmax_ops
 from softgrad.diagnosis.question import PRODUCTS, Floats, Question
-from softgrad.diagnosis.recipe import RIGHT, Kitchen, z_of
+from softgrad.diagnosis.recipe import RIGHT, Evaluator, z_of
 from softgrad.dispatch import use_backend
 
 _EPS32 = 2.0**-23
@@ -106,10 +106,10 @@ def _scales(q: Question) -> tuple[Floats, Floats]:
 
 def _loss_scales(q: Question, p: Floats, log_p: Floats, row: Floats) -> tuple[Floats, Floats]:
     truth = np.abs(q.truth)
-    kitchen = Kitchen(q)
-    W, total, of_row, counts = kitchen._mass(RIGHT)
+    evaluator = Evaluator(q)
+    W, total, of_row, counts = evaluator.masses(RIGHT)
     W, total = np.abs(W), np.abs(total)
-    lse = np.abs(kitchen._softmax(RIGHT)[2])
+    lse = np.abs(evaluator.softmax(RIGHT)[2])
     divisor = count = 1.0
     if q.reduction == "mean":
         divisor, count = max(float(of_row.sum()), 1e-300), max(float(counts.sum()), 1.0)

@@ -17,6 +17,7 @@ from softgrad import arguments, losses, products, softmax_ops
 from softgrad.dispatch import use_backend
 
 Floats = NDArray[Any]
+Bools = NDArray[np.bool_]
 
 WHATS = ("softmax", "log_softmax", "jacobian", "softmax_jvp", "softmax_vjp", "cross_entropy", "cross_entropy_grad")
 PRODUCTS = {"softmax_jvp": "tangent", "softmax_vjp": "cotangent"}

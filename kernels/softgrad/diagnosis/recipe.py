@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softgrad.diagnosis.question import Floats, Question
+from softgrad.diagnosis.question import Bools, Floats, Question
 
 
 class Jacobian(NamedTuple):
@@ -93,7 +93,7 @@ LARGER = {"broadcast", "broadcast columns", "every pair"}  # outputs that are la
 _KEPT_UP_TO = 100_000  # elements of the logits; with more, only the right intermediate results are kept
 
 
-class Kitchen:
+class Evaluator:
     """Computes recipes for one question; what recipes share is computed once."""
 
     def __init__(self, question: Question) -> None:
@@ -111,11 +111,11 @@ class Kitchen:
     def _numbers(self, r: Recipe) -> Floats:
         q = self.q
         if q.what == "softmax":
-            p, log_p, _ = self._softmax(r)
+            p, log_p, _ = self.softmax(r)
             shown = {"asked": p, "log": log_p, "derivative": p * (1.0 - p)}[r.output]
             return q.restore(z_of(q, r) if r.point == "logits" else shown)
         if q.what == "log_softmax":
-            p, _, _ = self._softmax(r)
+            p, _, _ = self.softmax(r)
             return q.restore(p if r.output == "exp" else self._log_probs(r))
         if q.what == "jacobian":
             return self._matrix(r)
@@ -127,7 +127,7 @@ class Kitchen:
 
     # --- softmax ---------------------------------------------------------------------------------------------------
 
-    def _softmax(self, r: Recipe) -> tuple[Floats, Floats, Floats]:
+    def softmax(self, r: Recipe) -> tuple[Floats, Floats, Floats]:
         """p, log p and log Σ exp z."""
         key = (r.cap, r.fed, r.temperature, r.form, r.base, r.shifted, r.over, r.keepdims)
         found: tuple[Floats, Floats, Floats] | None = self._kept.get(key)
@@ -176,7 +176,7 @@ class Kitchen:
         return z / r.temperature if r.temperature != 1.0 else z
 
     def _log_probs(self, r: Recipe) -> Floats:
-        p, log_p, _ = self._softmax(r)
+        p, log_p, _ = self.softmax(r)
         if r.point == "logits":
             log_p = np.log(z_of(self.q, r))
         elif r.clipped:
@@ -192,7 +192,7 @@ class Kitchen:
 
     def _at(self, r: Recipe) -> Floats:
         """The p at which the Jacobian is taken."""
-        return z_of(self.q, r) if r.point in ("logits", "logits in J") else self._softmax(r)[0]
+        return z_of(self.q, r) if r.point in ("logits", "logits in J") else self.softmax(r)[0]
 
     def _matrix(self, r: Recipe) -> Floats:
         p = self._at(r)
@@ -209,7 +209,7 @@ class Kitchen:
         diagonal = np.arange(p.shape[-1])
         matrix[..., diagonal, diagonal] += j.d(p)
         if r.fed == "through":
-            first = self._softmax(RIGHT)[0]
+            first = self.softmax(RIGHT)[0]
             matrix = matrix @ (first[..., :, None] * (np.eye(p.shape[-1]) - first[..., None, :]))
         if r.output == "every pair":
             rows, classes = matrix.size // p.shape[-1] ** 2, p.shape[-1]
@@ -236,22 +236,22 @@ class Kitchen:
         if j.left:
             total = total + j.left * p * u.sum(axis=r.sum_over, keepdims=True)
         if r.fed == "through":
-            first = self._softmax(RIGHT)[0]
+            first = self.softmax(RIGHT)[0]
             total = first * (total - (first * total).sum(axis=-1, keepdims=True))
         return total
 
     # --- cross-entropy ---------------------------------------------------------------------------------------------
 
-    def _mass(self, r: Recipe) -> tuple[Floats, Floats, Floats, NDBool]:
+    def masses(self, r: Recipe) -> tuple[Floats, Floats, Floats, Bools]:
         """W, (*R, C); ΣW and the weight of each row in the mean, (*R, 1); which rows count, (*R, 1)."""
         key = (r.targets, r.shift, r.smoothing, r.weight, r.target_sum, r.ignored)
-        found: tuple[Floats, Floats, Floats, NDBool] | None = self._kept.get(key)
+        found: tuple[Floats, Floats, Floats, Bools] | None = self._kept.get(key)
         if found is None:
-            found = self._new_mass(r)
+            found = self._new_masses(r)
             self._keep(key, found, right=r == RIGHT)
         return found
 
-    def _new_mass(self, r: Recipe) -> tuple[Floats, Floats, Floats, NDBool]:
+    def _new_masses(self, r: Recipe) -> tuple[Floats, Floats, Floats, Bools]:
         q, classes = self.q, self.q.z.shape[-1]
         counts = np.ones((*q.rows, 1), bool)
         if q.indices is not None:
@@ -289,7 +289,7 @@ class Kitchen:
         """What a mean divides the loss proper, and the z_loss part, by; 1 where nothing is averaged."""
         if self.q.reduction != "mean" or r.divide == "one":
             return 1.0, 1.0
-        _, _, of_row, counts = self._mass(r)
+        _, _, of_row, counts = self.masses(r)
         if r.divide != "given":
             count = float(counts.sum() if r.divide == "counted" else counts.size)
             return count, count
@@ -297,9 +297,9 @@ class Kitchen:
 
     def _loss(self, r: Recipe) -> Floats:
         q = self.q
-        W, total, _, counts = self._mass(r)
+        W, total, _, counts = self.masses(r)
         log_p = self._log_probs(r)
-        lse = self._softmax(r)[2]
+        lse = self.softmax(r)[2]
         rows = -np.where(W == 0.0, 0.0, W * log_p).sum(axis=-1)
         if not r.subtracted:
             rows = (lse * total)[..., 0]
@@ -314,8 +314,8 @@ class Kitchen:
 
     def _grad(self, r: Recipe) -> Floats:
         q = self.q
-        W, total, _, counts = self._mass(r)
-        p, _, lse = self._softmax(r)
+        W, total, _, counts = self.masses(r)
+        p, _, lse = self.softmax(r)
         divisor, count = self.divisors(r)
         if (
             r.jacobian != "right"
@@ -326,7 +326,7 @@ class Kitchen:
         ):
             a = z_of(q, r) if r.point in ("logits", "logits in dE/dA") else p
             if r.outer == "right":
-                a = self._softmax(RIGHT)[0]
+                a = self.softmax(RIGHT)[0]
             if r.added:
                 a = np.clip(a, r.added, 1.0 - r.added) if r.clipped else a + r.added
             g = -np.where(W == 0.0, 0.0, W / a) / divisor
@@ -337,7 +337,7 @@ class Kitchen:
             at = z_of(q, r) if r.point == "logits" else p
             grad = np.where(counts, at * total - (W if r.subtracted else 0.0), 0.0) / divisor
             if r.fed == "through":
-                grad = self._product(grad, self._softmax(RIGHT)[0], RIGHT)
+                grad = self._product(grad, self.softmax(RIGHT)[0], RIGHT)
         if r.gain != 1.0 and r.jacobian == "right":
             grad = r.gain * grad
         if r.log_base != math.e:
@@ -350,9 +350,6 @@ class Kitchen:
         if q.softcap is not None and r.slope and r.cap == "smooth":
             grad = grad * (1.0 - np.tanh(q.z / q.softcap) ** 2)
         return q.restore(grad)
-
-
-NDBool = Floats
 
 
 def z_of(q: Question, r: Recipe) -> Floats:
