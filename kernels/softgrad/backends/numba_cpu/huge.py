@@ -28,6 +28,7 @@ from softgrad.backends.numba_cpu.lanes import (
     take,
     write_f32,
 )
+from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import exp_shifted, shift
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import (
@@ -35,8 +36,10 @@ from softgrad.backends.numba_cpu.wide import (
     BLOCK,
     exponentials_from,
     first_equal,
+    in_two_parts,
     is_ordinary,
     largest,
+    multiple,
     shift_of,
     total,
 )
@@ -75,12 +78,18 @@ def sum_segments(counter, first, scratch, kept, classes, z, indices, apart, part
         z_at, e_at = row_at + size_of(fmt) * start, place_of(start, scratch, kept)
         length = min(SEGMENT, classes - start)
         N = shift_of(largest(row_at, 0, BLOCK, 0, fmt))
-        s, N, m, block = exponentials_from(N, z_at, e_at, length, t - start, fmt)
+        s, N, m, block = exponentials_from(N, z_at, e_at, length, t - start, None, write_nothing, None, fmt)
         if apart:
             write_f32(e_at + 4 * first_equal(z_at, length, m, block, fmt), 0.0)
             parts[r, g, REST] = total(e_at, length)
         parts[r, g, SUM], parts[r, g, SHIFT], parts[r, g, TOP], parts[r, g, FIRST] = s, N, m, block
         i = take(counter)
+
+
+@inlined
+def write_nothing(j, stop, before):
+    """For `exponentials_from`: there is no row before."""
+    return j
 
 
 @kernel
@@ -124,6 +133,12 @@ def terms_of_segment(part, N, z_at, scratch, start, length, kept, fmt):
     if not (kept and part[SHIFT] == N):
         exponentials_again(z_at, e_at, length, N, fmt)
     return e_at
+
+
+@helper
+def write_scaled(e_at, out_at, classes, factor, streams, fmt):
+    """out = e · factor, past the caches if `streams`."""
+    write_row(multiple, (e_at, *in_two_parts(factor)), out_at, classes, streams, fmt)
 
 
 @helper

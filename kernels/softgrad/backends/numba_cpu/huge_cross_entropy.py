@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from softgrad.backends.numba_cpu.compiling import kernel
-from softgrad.backends.numba_cpu.huge import OF_TARGET, SEGMENT, SHIFT, SUM, TOP, terms_of_segment
-from softgrad.backends.numba_cpu.lanes import read_i64, size_of, take, write_f32
+from softgrad.backends.numba_cpu.compiling import inlined, kernel
+from softgrad.backends.numba_cpu.huge import OF_TARGET, SEGMENT, SHIFT, SUM, TOP, terms_of_segment, write_scaled
+from softgrad.backends.numba_cpu.lanes import f32s, read_i64, size_of, take, write_f32
+from softgrad.backends.numba_cpu.past_caches import write_row
+from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import row_offset, write_as
-from softgrad.backends.numba_cpu.wide import fill_row, refer
-from softgrad.backends.numba_cpu.wide_cross_entropy import gaps_of, loss_of, settled_row, write_gradient
+from softgrad.backends.numba_cpu.wide import fill_row, in_two_parts, refer
+from softgrad.backends.numba_cpu.wide_cross_entropy import gaps_of, loss_of, offset_of, settled_row
 
 
 @kernel
@@ -69,3 +71,13 @@ def cross_entropy_segments(
             if start <= t < start + length:
                 write_f32(e_at + 4 * (t - start), at_t)
             write_gradient(e_at, grad_at, length, classes, factor, scale, streams, options, fmt)
+
+
+@inlined
+def write_gradient(e_at, out_at, length, classes, factor, g, streams, options, fmt):
+    """e · factor, less g D, of so many of a row's classes."""
+    if options is None or options[0] == 0.0:
+        write_scaled(e_at, out_at, length, factor, streams, fmt)
+    else:
+        of = e_at, *in_two_parts(factor), f32s(offset_of(g, classes, options))
+        write_row(less, of, out_at, length, streams, fmt)

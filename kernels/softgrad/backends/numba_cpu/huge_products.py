@@ -5,12 +5,20 @@ from __future__ import annotations
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.huge import FIRST, SEGMENT, SHIFT, SUM, TOP, terms_of_segment
 from softgrad.backends.numba_cpu.lanes import f32s, read, size_of, take
-from softgrad.backends.numba_cpu.product_vectors import is_fine, unweighted, weighted
+from softgrad.backends.numba_cpu.past_caches import write_row
+from softgrad.backends.numba_cpu.product_vectors import (
+    is_fine,
+    log_softmax_jvp,
+    log_softmax_vjp,
+    softmax_product,
+    unweighted,
+    weighted,
+)
 from softgrad.backends.numba_cpu.single import LIFT
-from softgrad.backends.numba_cpu.tile_products import LOG_PROBS, LOG_VJP, PROBS
+from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import refer
-from softgrad.backends.numba_cpu.wide_products import in_two_parts, is_ordinary_point, lift, moment_of, write_product
+from softgrad.backends.numba_cpu.wide import in_two_parts, refer
+from softgrad.backends.numba_cpu.wide_products import is_ordinary_point, lift, moment_of
 
 # What is known of a segment and a tangent: Σ e u or Σ u, the largest |u|, v[k] (0 where there is no reference).
 MOMENT, LARGEST_U, OF_K = range(3)
@@ -76,6 +84,17 @@ def product_segments(
             elif g == 0:
                 refer(hard, n * all_rows + first + r)
         i = take(counter)
+
+
+@inlined
+def write_product(operation, of, out_at, classes, streams, fmt):
+    """One of the three."""
+    if operation == SOFTMAX:
+        write_row(softmax_product, of, out_at, classes, streams, fmt)
+    elif operation == LOG_JVP:
+        write_row(log_softmax_jvp, of, out_at, classes, streams, fmt)
+    else:
+        write_row(log_softmax_vjp, of, out_at, classes, streams, fmt)
 
 
 @inlined

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.functions import log1p
-from softgrad.backends.numba_cpu.huge import REST, SEGMENT, SHIFT, SUM, TOP, terms_of_segment
+from softgrad.backends.numba_cpu.huge import REST, SEGMENT, SHIFT, SUM, TOP, terms_of_segment, write_scaled
 from softgrad.backends.numba_cpu.lanes import f32s, f64s, lane, size_of, take, write_f32
 from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import LN_2, term_at
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import is_ordinary, logs, refer, write_scaled
+from softgrad.backends.numba_cpu.wide import is_ordinary, logs, refer
 
 
 @kernel

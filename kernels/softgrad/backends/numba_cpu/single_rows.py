@@ -11,6 +11,7 @@ from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_in_lines
 from softgrad.backends.numba_cpu.huge import HUGE
 from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, give_back, scratch
+from softgrad.backends.numba_cpu.past_caches import BEGUN
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
@@ -73,7 +74,7 @@ def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int
     Returns which of the results, as many for each row, float32 will not do for; None if there are none.
     """
     outer, classes, inner = z.shape
-    return _share(z, run, outer * inner, classes, results, 4 * (classes + 16))
+    return _share(z, run, outer * inner, classes, results, BEGUN + 4 * (classes + 16))
 
 
 def share_sixteen(

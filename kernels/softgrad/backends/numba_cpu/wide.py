@@ -3,7 +3,8 @@
 A row is read once from memory.  Block by block, so that the second pass over a block finds it in the first-level
 cache: its largest logit, then its exponentials into scratch memory, which the second-level cache holds, while the
 blocks to come are asked for (without that, waiting for memory and computing add up: 1.5 times the time).  When the sum
-is known the result is written past the caches if it is larger than they are.
+is known the result is written, block by block while the next row's exponentials take the place of this one's: so memory
+is written all the time, too.
 
 N is chosen at the first block; a later block that exceeds it by more than 2^STEP scales down what is there.  So a
 row's terms share one N, and the second pass has one factor.
@@ -44,7 +45,6 @@ from softgrad.backends.numba_cpu.lanes import (
     write_f32,
     write_i64,
 )
-from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import LARGEST, LN_2, LOG2_E, exp_shifted, scaled, shift, term_at
 
 GROUP = 8  # vectors added in float32
@@ -54,9 +54,13 @@ STEP = 16.0
 
 
 @inlined
-def exponentials(z_at, e_at, classes, t, fmt):
-    """Fill e, float32 at e_at; (Σ over the classes but t, N, m, the first block that holds m)."""
-    return exponentials_from(math.nan, z_at, e_at, classes, t, fmt)
+def exponentials(z_at, e_at, classes, t, asked, write, before, fmt):
+    """Fill e, float32 at e_at; (Σ over the classes but t, N, m, the first block that holds m).
+
+    Meanwhile what is made of the e `before` is written, by ``write(j, stop, before)``, as `past_caches.write_until`.
+    `asked`: the address of another row that memory is asked for, and the bytes of sixteen of its numbers, or None.
+    """
+    return exponentials_from(math.nan, z_at, e_at, classes, t, asked, write, before, fmt)
 
 
 @inlined
@@ -65,8 +69,8 @@ def shift_of(top):
     return np.rint(min(max(top, -LARGEST), LARGEST) * LOG2_E)
 
 
-@helper
-def exponentials_from(N, z_at, e_at, classes, t, fmt):
+@inlined
+def exponentials_from(N, z_at, e_at, classes, t, asked, write, before, fmt):
     """The same from an N on; NaN: that of the first block."""
     size = 16 * size_of(fmt)
     vectors, tail = classes >> 4, classes & 15
@@ -74,8 +78,13 @@ def exponentials_from(N, z_at, e_at, classes, t, fmt):
     m, block_of_m = -math.inf, 0
     rounder, lowest = shift(N)
     low, high = f64s(0.0), f64s(0.0)
+    written = 0
     for b in range(blocks):
         start, stop = b * BLOCK, min((b + 1) * BLOCK, vectors)
+        written = write(written, classes if b == blocks - 1 else 16 * stop, before)
+        if asked is not None:
+            for j in range(start, stop):
+                prefetch(asked[0] + asked[1] * j)
         top = largest(z_at, start, stop, tail if b == blocks - 1 else 0, fmt)
         if top > m:
             m, block_of_m = top, b
@@ -246,11 +255,11 @@ def some(at, n, fmt):
     return load_first(at, n, fmt) if n > 0 else load_last(at, -n, fmt)
 
 
-@helper
-def write_scaled(e_at, out_at, classes, factor, streams, fmt):
-    """out = e · factor, past the caches if `streams`."""
-    f = f32s(factor)
-    write_row(multiple, (e_at, f, f32s(factor - lane(f, 0))), out_at, classes, streams, fmt)
+@inlined
+def in_two_parts(x):
+    """x as a float32 and what that leaves over."""
+    factor = f32s(x)
+    return factor, f32s(x - lane(factor, 0))
 
 
 @inlined

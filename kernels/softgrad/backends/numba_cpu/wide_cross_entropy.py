@@ -26,12 +26,13 @@ from softgrad.backends.numba_cpu.lanes import (
     where,
     write_f32,
 )
-from softgrad.backends.numba_cpu.past_caches import write_row
+from softgrad.backends.numba_cpu.past_caches import BEGUN, begin_lines, flush, write_until
 from softgrad.backends.numba_cpu.single import LN_2, is_in_range, target_terms
 from softgrad.backends.numba_cpu.single_options import less, log_of_sum, with_options, with_options_loss
+from softgrad.backends.numba_cpu.taking import ahead
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset, write_as
-from softgrad.backends.numba_cpu.wide import exponentials, fill_row, is_ordinary, refer, write_scaled
+from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, fill_row, in_two_parts, is_ordinary, refer
 
 
 @kernel
@@ -54,6 +55,10 @@ def cross_entropy_rows(
     options=None,
 ):
     """Loss and gradient, each where there is an array (address not 0), of every row that no other thread takes."""
+    past, e_at, distance = scratch if streams else 0, scratch + BEGUN, ahead(grad, size_of(fmt), classes, AHEAD)
+    begin_lines(scratch)
+    zero = f32s(0.0)
+    before = (0, classes, (e_at, zero, zero, zero), distance, past, fmt)
     first = take(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
@@ -66,7 +71,8 @@ def cross_entropy_rows(
                     fill_row(row_offset(grad, r), classes, 0.0 if by == 0.0 else x, fmt)
                 continue
             z_at = row_offset(z, r)
-            rest, N, m, _ = exponentials(z_at, scratch, classes, t, fmt)
+            rest, N, m, _ = exponentials(z_at, e_at, classes, t, None, write, before, fmt)
+            before = (0, classes, (e_at, zero, zero, zero), distance, past, fmt)
             z_t = read(z_at + size_of(fmt) * t, fmt)
             fine, factor, at_t, g, h, value, lse = settled_row(r, t, rest, N, m, z_t, weights, scales, by, options)
             if not fine:
@@ -79,9 +85,22 @@ def cross_entropy_rows(
                 if by == 0.0:
                     fill_row(row_offset(grad, r), classes, 0.0, fmt)
                 else:
-                    write_f32(scratch + 4 * t, at_t)
-                    write_gradient(scratch, row_offset(grad, r), classes, classes, factor, g, streams, options, fmt)
+                    write_f32(e_at + 4 * t, at_t)
+                    x, y = in_two_parts(factor)
+                    of = e_at, x, y, f32s(offset_of(g, classes, options))
+                    before = row_offset(grad, r), classes, of, distance, past, fmt
         first = take(counter) * chunk
+    write(0, classes, before)
+    flush(scratch, fmt)
+
+
+@inlined
+def write(j, stop, before):
+    """The gradient before, e · factor, less g D, if its address is not 0."""
+    out_at, classes, of, distance, past, fmt = before
+    if out_at == 0:
+        return j
+    return write_until(less, of, out_at, classes, j, stop, distance, past, fmt)
 
 
 @helper
@@ -144,14 +163,9 @@ def gaps_of(z_at, classes, m, fmt):
 
 
 @inlined
-def write_gradient(e_at, out_at, length, classes, factor, g, streams, options, fmt):
-    """e · factor, less g D, of so many of a row's classes."""
-    if options is None or options[0] == 0.0:
-        write_scaled(e_at, out_at, length, factor, streams, fmt)
-    else:
-        f = f32s(factor)
-        of = e_at, f, f32s(factor - lane(f, 0)), f32s(g * options[0] / classes)
-        write_row(less, of, out_at, length, streams, fmt)
+def offset_of(g, classes, options):
+    """g D."""
+    return 0.0 if options is None or options[0] == 0.0 else g * options[0] / classes
 
 
 @inlined

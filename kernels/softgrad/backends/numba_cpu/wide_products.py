@@ -12,7 +12,6 @@ from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
     halves,
-    lane,
     lane_numbers32,
     larger,
     load,
@@ -26,7 +25,7 @@ from softgrad.backends.numba_cpu.lanes import (
     take,
     where,
 )
-from softgrad.backends.numba_cpu.past_caches import write_row
+from softgrad.backends.numba_cpu.past_caches import BEGUN, begin_lines, flush, write_until
 from softgrad.backends.numba_cpu.product_vectors import (
     bounds,
     is_fine,
@@ -37,9 +36,14 @@ from softgrad.backends.numba_cpu.product_vectors import (
     weighted,
 )
 from softgrad.backends.numba_cpu.single import LIFT
+from softgrad.backends.numba_cpu.taking import ahead
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
-from softgrad.backends.numba_cpu.wide import GROUP, exponentials, first_equal, largest, refer
+from softgrad.backends.numba_cpu.wide import AHEAD, GROUP, exponentials, first_equal, in_two_parts, largest, refer
+
+# Up to how many classes a product is written while the next row is worked on: the second-level cache should still hold
+# its tangent then.
+LONGEST = 2**15
 
 
 @kernel
@@ -48,22 +52,48 @@ def product_rows(
     v_fmt, fmt,
 ):  # fmt: skip
     """One of the three of every row not taken.  What float32 will not do for is listed: tangent · rows + row."""
+    past, e_at, distance = scratch if streams else 0, scratch + BEGUN, ahead(out, size_of(fmt), classes, AHEAD)
+    begin_lines(scratch)
+    of = e_at, 0, f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0), v_fmt
+    before = (operation, 0, classes, of, distance, past, fmt)
     first = take(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
-            z_at = row_offset(z, r)
-            s, m, block = terms_of(z_at, scratch, classes, kind, fmt)
+            z_at, v_at = row_offset(z, r), row_offset(v, r)
+            s, m, block = terms_of(z_at, e_at, classes, kind, (v_at, 16 * size_of(v_fmt)), write, before, fmt)
             ordinary = is_ordinary_point(m, kind)
             k = first_equal(z_at, classes, m, block, fmt) if ordinary and operation != LOG_VJP else 0
             for n in range(count_v):
-                v_at = row_offset(v, r) + n * v_step
-                moment, top, v_k = moment_at(operation, scratch, v_at, classes, k, v_fmt)
-                if ordinary and is_fine(top, moment):
-                    of = scratch, v_at, f32s(v_k), f32s(moment / s), *in_two_parts(1.0 / s), v_fmt
-                    write_product(operation, of, row_offset(out, r) + n * out_step, classes, streams, fmt)
-                else:
+                if n > 0:
+                    write(0, classes, before)
+                moment, top, v_k = moment_at(operation, e_at, v_at, classes, k, v_fmt)
+                out_at = row_offset(out, r) + n * out_step
+                if not (ordinary and is_fine(top, moment)):
                     refer(hard, n * rows + r)
+                    out_at = 0
+                factor, rest = in_two_parts(1.0 / s)
+                of = e_at, v_at, f32s(v_k), f32s(moment / s), factor, rest, v_fmt
+                before = (operation, out_at, classes, of, distance, past, fmt)
+                v_at += v_step
+            if classes > LONGEST:
+                write(0, classes, before)
+                before = (operation, 0, classes, of, distance, past, fmt)
         first = take(counter) * chunk
+    write(0, classes, before)
+    flush(scratch, fmt)
+
+
+@inlined
+def write(j, stop, before):
+    """The product before, if its address is not 0."""
+    operation, out_at, classes, of, distance, past, fmt = before
+    if out_at == 0:
+        return j
+    if operation == SOFTMAX:
+        return write_until(softmax_product, of, out_at, classes, j, stop, distance, past, fmt)
+    if operation == LOG_JVP:
+        return write_until(log_softmax_jvp, of, out_at, classes, j, stop, distance, past, fmt)
+    return write_until(log_softmax_vjp, of, out_at, classes, j, stop, distance, past, fmt)
 
 
 @inlined
@@ -74,20 +104,14 @@ def is_ordinary_point(m, kind):
 
 
 @inlined
-def in_two_parts(x):
-    """x as a float32 and what that leaves over."""
-    factor = f32s(x)
-    return factor, f32s(x - lane(factor, 0))
-
-
-@helper
-def terms_of(z_at, e_at, classes, kind, fmt):
+def terms_of(z_at, e_at, classes, kind, asked, write, before, fmt):
     """Fill e, or probabilities as they are, lifted; (Σ e, m, the first block that holds m)."""
     if kind == PROBS:
+        write(0, classes, before)
         m = largest(z_at, 0, classes >> 4, classes & 15, fmt)
         lift(z_at, e_at, classes, fmt)
         return 2.0**LIFT, m, 0
-    s, N, m, block = exponentials(z_at, e_at, classes, -1, fmt)
+    s, N, m, block = exponentials(z_at, e_at, classes, -1, asked, write, before, fmt)
     return 2.0 ** (LIFT - N) if kind == LOG_PROBS else s, m, block
 
 
@@ -113,17 +137,6 @@ def moment_at(operation, e_at, v_at, classes, k, v_fmt):
     v_k = read(v_at + size_of(v_fmt) * k, v_fmt)
     moment, top = moment_of(weighted, e_at, v_at, classes, f32s(v_k), v_fmt)
     return moment, top, v_k
-
-
-@inlined
-def write_product(operation, of, out_at, classes, streams, fmt):
-    """One of the three."""
-    if operation == SOFTMAX:
-        write_row(softmax_product, of, out_at, classes, streams, fmt)
-    elif operation == LOG_JVP:
-        write_row(log_softmax_jvp, of, out_at, classes, streams, fmt)
-    else:
-        write_row(log_softmax_vjp, of, out_at, classes, streams, fmt)
 
 
 @inlined
