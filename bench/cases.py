@@ -95,5 +95,5 @@ def overhead_cases(*, quick: bool, operations: Names = (), dtypes: Names = ()) -
 
 
 def by_importance(first: Names) -> Names:
-    """All operations, these first."""
+    """The names of all operations, `first` ahead of the others."""
     return (*first, *(name for name in OPERATIONS if name not in first))

@@ -20,7 +20,7 @@ class SampleClock:
         self._samples: Iterator[float] = iter(())
 
     def __call__(self) -> float:
-        """Seconds."""
+        """The time, in seconds."""
         return self._now
 
     def _next(self) -> None:

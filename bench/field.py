@@ -27,12 +27,12 @@ class Outcome:
 
     @property
     def refusal(self) -> str | None:
-        """Why it has no timing."""
+        """Why the contender was given no timing; None if it was."""
         return self.verdict.refusal if self.verdict else None
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median sample, in seconds."""
         return median(self.samples)
 
 
@@ -83,7 +83,7 @@ def enter(
 
 
 def raised(error: Exception) -> str:
-    """An exception in a line."""
+    """An exception's type and message, in one line."""
     text = str(error).strip().splitlines()
     return f"raised {type(error).__name__}: {text[0][:200] if text else ''}"
 

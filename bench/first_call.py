@@ -56,7 +56,7 @@ class NotingRuntime:
 
 @contextmanager
 def noting() -> Iterator[NotingRuntime]:
-    """The `cupy` backend, forced, over such a device."""
+    """Every call inside the ``with`` block goes to the `cupy` backend over such a device."""
     runtime = NotingRuntime()
     module: Any = SimpleNamespace(
         **members(host, Primitives(runtime)) | {"CHECKS_VALUES": False, "TAKES_TWO_AXES": True}
@@ -66,7 +66,7 @@ def noting() -> Iterator[NotingRuntime]:
 
 
 def calls(classes: int, dtype: str) -> dict[str, Callable[[], Any]]:
-    """One of every function, and of those with options one with them."""
+    """Calls by name: one of every function, and more of the loss with its options."""
     z = np.zeros((ROWS, classes), numpy_dtype(dtype))
     v, t = z.copy(), np.zeros(ROWS, np.int64)
     ce = {"logits": z, "targets": t}
@@ -100,7 +100,7 @@ def kernels_of(classes: int, dtype: str) -> dict[str, list[Kernel]]:
 
 
 def seconds_to_compile(kernel: Kernel, architecture: str) -> float:
-    """From the kernel's name to its machine code."""
+    """Seconds that NVRTC takes to make the kernel's machine code."""
     import cuda.core as core
 
     options = core.ProgramOptions(arch=architecture, std="c++17", ftz=True, fma=False)
@@ -110,7 +110,7 @@ def seconds_to_compile(kernel: Kernel, architecture: str) -> float:
 
 
 def main(argv: list[str]) -> int:
-    """Show the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.first_call", description=__doc__)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32")

@@ -23,7 +23,7 @@ class CupyRuntime:
         self._cuda.memGetInfo()  # raises where there is no device
 
     def buffer(self, size: int) -> Any:
-        """Bytes on the device."""
+        """`size` bytes of device memory."""
         return self._cupy.ones(size, "u1")
 
     def fill(self, buffer: Any) -> None:
@@ -31,7 +31,7 @@ class CupyRuntime:
         buffer.data.memset_async(0, buffer.nbytes, self._cupy.cuda.Stream.null)
 
     def copy(self, target: Any, source: Any) -> None:
-        """Device to device."""
+        """Copy from device memory to device memory."""
         target.data.copy_from_device_async(source.data, source.nbytes, self._cupy.cuda.Stream.null)
 
     def event(self) -> Any:
@@ -41,7 +41,7 @@ class CupyRuntime:
         return event
 
     def seconds(self, before: Any, after: Any) -> float:
-        """Between two events, once both have come."""
+        """Seconds between two events, once both have come."""
         after.synchronize()
         return float(self._cupy.cuda.get_elapsed_time(before, after)) * 1e-3
 
@@ -72,16 +72,16 @@ class CupyRuntime:
         return int(peak)
 
     def name(self) -> str:
-        """The device in words."""
+        """The device's name."""
         return self._cuda.getDeviceProperties(self._cupy.cuda.Device().id)["name"].decode()
 
     def version(self) -> str:
-        """Of CUDA, as its driver and its runtime say."""
+        """The versions of CUDA's driver and runtime."""
         return f"driver {self._cuda.driverGetVersion()}, runtime {self._cuda.runtimeGetVersion()}"
 
 
 class TorchRuntime:
-    """The same through torch."""
+    """The same part of the CUDA runtime, through torch."""
 
     def __init__(self) -> None:
         import torch
@@ -91,7 +91,7 @@ class TorchRuntime:
         self._cuda.mem_get_info()  # raises where there is no device
 
     def buffer(self, size: int) -> Any:
-        """Bytes on the device."""
+        """`size` bytes of device memory."""
         return self._torch.ones(size, dtype=self._torch.uint8, device="cuda")
 
     def fill(self, buffer: Any) -> None:
@@ -99,7 +99,7 @@ class TorchRuntime:
         buffer.zero_()
 
     def copy(self, target: Any, source: Any) -> None:
-        """Device to device."""
+        """Copy from device memory to device memory."""
         target.copy_(source)
 
     def event(self) -> Any:
@@ -109,7 +109,7 @@ class TorchRuntime:
         return event
 
     def seconds(self, before: Any, after: Any) -> float:
-        """Between two events, once both have come."""
+        """Seconds between two events, once both have come."""
         after.synchronize()
         return float(before.elapsed_time(after)) * 1e-3
 
@@ -130,11 +130,11 @@ class TorchRuntime:
         """Without CuPy no allocator serves all contenders, so none is asked."""
 
     def name(self) -> str:
-        """The device in words."""
+        """The device's name."""
         return str(self._cuda.get_device_name())
 
     def version(self) -> str:
-        """Of CUDA, as torch was built for it."""
+        """The version of CUDA that torch was built for."""
         return f"runtime {self._torch.version.cuda}"
 
 

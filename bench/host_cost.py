@@ -54,7 +54,7 @@ def calls(put: Callable[[np.ndarray], Any]) -> dict[str, Call]:
 
 
 def microseconds(call: Call, settle: Call) -> float:
-    """Of one call: the median of bursts, each begun with the device at rest."""
+    """Microseconds of one call: the median of bursts, each begun with the device at rest."""
     call()
     samples = []
     for _ in range(BURSTS):
@@ -78,7 +78,7 @@ def table(backend: str) -> list[tuple[str, float, float]]:
 
 @contextmanager
 def _without_primitives(module: Any) -> Iterator[None]:
-    """Each primitive gives what it last gave."""
+    """Inside the ``with`` block primitives do nothing: each gives what it gave the first time it was asked."""
     real = {name: getattr(module, name) for name in PRIMITIVES}
 
     def repeated(name: str) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ class _Entered:
 
 @contextmanager
 def cupy_place() -> Iterator[tuple[Any, Any, Call]]:
-    """Backend, what puts an array there, and what waits for the device."""
+    """CuPy's backend, a function that puts a NumPy array on its device, and one that waits for the device."""
     import cupy
 
     if cupy.cuda.is_available():
@@ -225,7 +225,7 @@ PLACES = {"cupy": cupy_place, "numba_cuda": numba_place}
 
 @contextmanager
 def _forgotten(backend: str) -> Iterator[None]:
-    """What a backend imports inside the ``with`` block, over a driver that does nothing, is there no longer."""
+    """Modules that a backend imports inside the ``with`` block, over a driver that does nothing, are removed again."""
     package = ".".join(MODULES[backend].split(".")[:3])
     before = {name for name in sys.modules if name.startswith(package)}
     try:
@@ -248,7 +248,7 @@ def _patched(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
 
 
 def main(argv: list[str]) -> int:
-    """Show the tables of these backends."""
+    """Print the tables of the backends asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.host_cost", description=__doc__)
     parser.add_argument("backends", nargs="*", metavar="backend", help=f"of {', '.join(PLACES)}; by default both")
     given = parser.parse_args(argv).backends

@@ -61,7 +61,7 @@ def draw(case: Case, number: int) -> Inputs:
 
 
 def sets_to_rotate(case: Case, cache: int | None = None, memory: int | None = None) -> int:
-    """How many sets it takes that each has left the CPU's caches when its turn comes again, as memory allows."""
+    """How many sets it takes for each to have left the CPU's caches when its turn comes again, as memory allows."""
     cache = last_level_cache() if cache is None else cache
     memory = available_memory() if memory is None else memory
     wanted = 2 + 2 * cache // max(case.bytes, 1)

@@ -54,7 +54,7 @@ class Plugin:
             self.failures.append(f"{report.nodeid.rpartition('/')[2]}: {_last_line(report)}")
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str]:
-        """No letters beside the progress bar."""
+        """pytest prints no letters beside the progress bar."""
         return report.outcome, "", ""
 
     def pytest_sessionfinish(self) -> None:

@@ -154,7 +154,7 @@ class Run:
         return {"quick": chosen.quick, "operations": chosen.operations, "dtypes": chosen.dtypes}
 
     def entrants(self, case: Case) -> list[Contender]:
-        """Those that can do a case."""
+        """The contenders that can take part in a case."""
         return [contender for contender in self.contenders if contender.obstacle(case) is None]
 
     # --- races: one at a time is kept, that of the case whose contenders are being reported -------------------------

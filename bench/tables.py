@@ -27,13 +27,13 @@ class Table:
     words: bool = False
 
     def markdown(self) -> str:
-        """As GitHub renders it."""
+        """The table in GitHub's Markdown."""
         lines = [self.header, ["---", *["---" if self.words else "---:"] * (len(self.header) - 1)], *self.rows]
         body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         return f"**{self.title}**\n\n{body}\n"
 
     def rich(self) -> Any:
-        """As the terminal shows it."""
+        """The table for a terminal."""
         from rich.table import Table as RichTable
 
         table = RichTable(title=self.title, title_justify="left", title_style="bold")
@@ -270,7 +270,7 @@ def ulp_text(ulp: float, dtype: str) -> str:
 
 
 def power_text(power: float | None) -> str:
-    """∝ C^k."""
+    """The fitted power as text, ∝ C^k; empty where there is none."""
     return "" if power is None else f"∝ C^{power:.2f}"
 
 

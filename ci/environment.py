@@ -110,7 +110,7 @@ def _install(python: Path, extras: list[str]) -> None:
 
 
 def _show(line: str) -> None:
-    """What pip is at, on one line that is written over; nothing where that cannot be done."""
+    """Show what pip is doing, on one line that is written over; nothing where that cannot be done."""
     if not sys.stdout.isatty():
         return
     step = re.match(r"\s*(Collecting|Downloading|Building|Installing|Preparing) ?(.{0,60})", line)

@@ -79,7 +79,7 @@ def _gpu(place: str) -> Iterator[Any]:
 
 
 def _forced(name: str) -> Iterator[str]:
-    """The backend `name`; skipped where what it needs is not installed, and there alone."""
+    """Force the backend `name`: the test is skipped where a package it needs is not installed, and there alone."""
     state = softgrad.available_backends()[name]
     if "is not installed" in state:
         pytest.skip(f"{name}: {state}")

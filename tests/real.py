@@ -94,7 +94,7 @@ class Real:
         return Real._of(*(np.broadcast_to(x, shape) for x in (self.hi, self.lo, self.e)))
 
     def float(self) -> np.ndarray:
-        """Rounded to float64 (once, but for subnormal numbers)."""
+        """The numbers rounded to float64 (once, but for subnormal numbers)."""
         with np.errstate(all="ignore"):
             return np.ldexp(self.hi, np.clip(self.e, -3000, 3000).astype(np.int32))
 
@@ -155,7 +155,7 @@ class Real:
         return Real._of(self.hi * sign, self.lo * sign, self.e)
 
     def sum(self) -> Real:
-        """Along the last axis, by halves."""
+        """The sum along the last axis, by halves."""
         x = self if self.shape[-1] else Real(np.zeros((*self.shape[:-1], 1)))
         while (n := x.shape[-1]) > 1:
             half = n // 2
@@ -169,7 +169,7 @@ def _real(x: Any) -> Real:
 
 
 def concatenate(a: Real, b: Real) -> Real:
-    """Along the last axis."""
+    """Real numbers joined along the last axis."""
     pairs = ((a.hi, b.hi), (a.lo, b.lo), (a.e, b.e))
     return Real._of(*(np.concatenate(pair, -1) for pair in pairs))
 

@@ -92,7 +92,7 @@ MILD = [case for case in ADVERSARIAL if not case.name.startswith("huge")]
 
 
 def drawn(seed: int):
-    """Rows of one case, and a draw of everything else."""
+    """A case by its seed: logits, targets, tangents and options, drawn at random."""
     rng = np.random.default_rng(seed)
     case = MILD[seed % len(MILD)]
     options = {"reduction": str(rng.choice(["none", "sum", "mean"]))}

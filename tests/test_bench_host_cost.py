@@ -17,7 +17,7 @@ NEEDS = {"cupy": ("cupy", "cuda13"), "numba_cuda": ("numba_cuda", "numba-cuda")}
 
 @pytest.fixture(params=host_cost.PLACES)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One that is installed, with or without a device; bursts are short."""
+    """A GPU backend whose package is installed, with or without a device; few calls are timed."""
     package, extra = NEEDS[request.param]
     pytest.importorskip(package, reason=f"needs {package}, though no GPU: pip install 'softgrad[{extra}]'")
     monkeypatch.setattr(host_cost, "BURST", 3)
@@ -37,7 +37,7 @@ def test_the_table_is_shown(backend: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_launch_counts_as_below(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that stands still but for launches: one microsecond each."""
+    """The clock of this test moves only at launches, one microsecond each: none of it is the public layers'."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(host_cost, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     place = host_cost.PLACES[backend]
@@ -57,7 +57,7 @@ def test_a_launch_counts_as_below(backend: str, monkeypatch: pytest.MonkeyPatch)
 
 
 class Ticking:
-    """A place where every launch moves a clock."""
+    """One of `host_cost.PLACES`, changed so that every launch moves a clock."""
 
     def __init__(self, place: Any, clock: SimpleNamespace) -> None:
         self._place, self._clock = place, clock

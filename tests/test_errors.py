@@ -154,7 +154,7 @@ def every(table: list[Bad]) -> list[Any]:
 
 
 def refused(name: str, changes: dict[str, Any], error: type[Exception], says: tuple[str, ...]) -> str:
-    """Call, expect the refusal, and see that nothing was written; the message."""
+    """Make a call that must be refused with nothing written; returns the error's message."""
     given = calls.arguments(name, **changes)
     before = {key: value.tobytes() for key, value in given.items() if isinstance(value, np.ndarray)}
     with pytest.raises(error) as caught:
@@ -268,7 +268,7 @@ def test_out_under_leading_axes_that_shares_memory_with_the_point(name: str) -> 
 
 @pytest.mark.parametrize("name", calls.WITH_OUT)
 def test_out_over_integer_logits(name: str) -> None:
-    """They are copied to float64, and must not be overwritten for all that."""
+    """Integer logits are copied to float64; the integers themselves must not be overwritten all the same."""
     logits = np.arange(60).reshape(SHAPE) % 7
     refused(
         name, {"logits": logits, "out": logits.view(np.float64)}, ValueError, ("`out`", "shares memory", "`logits`")

@@ -35,7 +35,7 @@ def series(array: np.ndarray) -> Any:
 
 
 class Speaks:
-    """An array of no library we know."""
+    """An array of an unknown library: NumPy could convert it by `__array__`, and must not."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
@@ -45,7 +45,7 @@ class Speaks:
 
 
 class SpeaksDLPack:
-    """Likewise, by DLPack; its memory is the CPU's."""
+    """An array of an unknown library, in the CPU's memory: NumPy could convert it by DLPack, and must not."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
@@ -58,14 +58,14 @@ class SpeaksDLPack:
 
 
 class Table(Speaks):
-    """A frame of no library we know."""
+    """A data frame of an unknown library: it has the usual `to_numpy`."""
 
     def to_numpy(self) -> np.ndarray:
         raise AssertionError("it was converted")
 
 
 class Subclass(np.ndarray):
-    """With units, say."""
+    """An array that means more than its numbers (their units, say), which would be lost."""
 
 
 FOREIGN: list[tuple[Callable[[np.ndarray], Any], tuple[str, ...]]] = [

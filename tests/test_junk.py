@@ -20,7 +20,7 @@ from tests.calls import LOGITS, ROWS, SHAPE
 
 
 class Hostile:
-    """Raises when it is looked at."""
+    """An object whose attributes and length raise errors of its own."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(f"do not look at my {name}")
@@ -45,7 +45,7 @@ CLEAN = (TypeError, ValueError, AxisError)
 
 
 def clean(name: str, given_arguments: dict[str, Any]) -> None:
-    """Call, and see that it works or is refused as promised, with nothing written by a refusal."""
+    """Make a call: it must work, or be refused with an error that names an argument, and then write nothing."""
     arrays = {key: value for key, value in given_arguments.items() if type(value) is np.ndarray}
     before = {key: array.tobytes() for key, array in arrays.items()}
     with np.errstate(all="raise"):

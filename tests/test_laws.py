@@ -161,7 +161,7 @@ def test_rows_sum_to_what_they_must(case, dtype, backend):
 @laws
 @given(problems(), st.integers(-64, 64))
 def test_shifts_change_nothing(backend, problem, shift):
-    """Adding the same to all logits of a row; here so that nothing is rounded: to integers, of an integer."""
+    """One number added to all logits of a row changes no softmax.  All are integers, so that nothing is rounded."""
     z, targets, options, rng = problem
     axis = options["axis"]
     z = rng.integers(-60, 60, z.shape).astype(z.dtype)

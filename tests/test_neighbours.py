@@ -18,7 +18,7 @@ ORDERS = list(itertools.permutations(range(4)))
 
 
 def logits_of(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Spread so wide that float64 exponentials are scaled."""
+    """Logits spread so widely that float64 exponentials are scaled."""
     return rng.uniform(-500.0, 0.0, shape)
 
 

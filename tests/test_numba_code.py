@@ -135,10 +135,21 @@ on_avx2 = pytest.mark.skipif(
 
 def instructions(kernel, *signature) -> list[list[str]]:
     """The machine code of a kernel, by words."""
+    return [line for run in straight_runs(kernel, *signature) for line in run]
+
+
+def straight_runs(kernel, *signature) -> list[list[list[str]]]:
+    """The same in pieces that nothing jumps into."""
     compiled = compiling.helper(kernel.py_func)
     compiled.compile(signature)
     (code,) = compiled.inspect_asm().values()
-    return [line.split() for line in code.splitlines() if line.startswith("\t") and line.strip()]
+    runs: list[list[list[str]]] = [[]]
+    for line in code.splitlines():
+        if line.endswith(":"):
+            runs.append([])
+        elif line.startswith("\t") and line.strip():
+            runs[-1].append(line.split())
+    return runs
 
 
 def packed(lines: list[list[str]], *names: str, of: str = "s") -> int:
@@ -185,8 +196,8 @@ WORK = numba.types.Tuple((INT, INT, numba.boolean, INT, INT))
     ],
 )
 def test_hot_loops_in_float64_are_packed(kernel, signature):
-    # Eight exponentials a step and one for what is left, fourteen products each.
-    assert packed(instructions(kernel, *signature), "vfmadd", "vfnmadd", of="d") >= 9 * 14
+    # Eight exponentials a step, thirteen products each.
+    assert max(packed(run, "vfmadd", "vfnmadd", of="d") for run in straight_runs(kernel, *signature)) >= 8 * 13
 
 
 def test_nothing_is_compiled_before_it_is_called():

@@ -26,14 +26,14 @@ from tests.test_out import places
 
 
 class Flags:
-    """Of which there are two."""
+    """An array's flags: the two that the protocol lists."""
 
     def __init__(self, flags: Any) -> None:
         self.c_contiguous = flags.c_contiguous
 
 
 class DeviceArray:
-    """An array on device `number`: the listed attributes, and no values to be had."""
+    """An array on device `number`: it has the attributes that the protocol lists, and its values cannot be read."""
 
     __slots__ = ("_memory", "number")
 
@@ -73,7 +73,7 @@ class DeviceArray:
 
 
 class Device(types.ModuleType):
-    """Its backend: NumPy's primitives on the memory of device arrays; counts what it allocates and checks."""
+    """The backend of such arrays: NumPy's primitives on their memory; counts what it allocates and checks."""
 
     CHECKS_VALUES = False
     TAKES_TWO_AXES = False

@@ -52,7 +52,7 @@ def assert_same(a, b, what):
 
 
 def bits(x: np.ndarray) -> np.ndarray:
-    """Its bit patterns, all NaN alike."""
+    """The bit pattern of every element, one and the same for every NaN."""
     x = np.ascontiguousarray(x)
     pattern = x.view(f"u{x.itemsize}")
     return np.where(np.isnan(x.astype(np.float64)), np.iinfo(pattern.dtype).max, pattern)
@@ -180,7 +180,7 @@ def test_reduced_losses_are_added_in_a_tree_fixed_by_their_number(backend):
 
 
 def test_a_change_of_one_bit_is_seen():
-    """The comparison itself: ±0 differ, NaN do not."""
+    """`bits`, by which all these tests compare, tells 0 from −0, and takes every NaN for the same."""
     assert_same(np.array([np.nan]), -np.array([np.nan]), "")
     for a, b in ((0.0, -0.0), (1.0, np.nextafter(1.0, 2.0)), (np.nan, np.inf)):
         with pytest.raises(AssertionError):

@@ -23,7 +23,7 @@ BROKEN, WHOLE = [1, 3, 5], [0, 2, 4]
 
 
 def assert_rows(result, alone):
-    """NaN in the broken rows, in the others what each gives alone, bit for bit."""
+    """Broken rows are NaN; every other row has the bits that it has alone."""
     assert np.isnan(result[BROKEN].astype(float)).all()
     for row in WHOLE:
         np.testing.assert_array_equal(result[row], alone(slice(row, row + 1))[0], strict=True)

@@ -20,7 +20,7 @@ REDUCTIONS = ("none", "sum", "mean")
 
 
 def everything(targets: Any, **options: Any) -> dict[str, np.ndarray]:
-    """Every result of the family."""
+    """Loss, gradient, directional derivatives and Hessian products of these targets."""
     scale = {key: options.pop(key) for key in ("grad_output",) if key in options}
     loss, grad = softgrad.cross_entropy_value_and_grad(Z, targets, **scale, **options)
     return {
@@ -264,7 +264,7 @@ def test_the_largest_ignore_index_does_not_stand_for_another(backend: str) -> No
 
 
 def laid_out(targets: np.ndarray, layout: str) -> np.ndarray:
-    """The same targets, side by side or not."""
+    """The same targets at other places in memory."""
     if layout == "every other":
         twice = np.full(2 * targets.size, 99, targets.dtype)
         twice[::2] = targets

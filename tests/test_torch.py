@@ -73,7 +73,7 @@ class Drawn:
         return loss + (z_part.sum() if option["reduction"] == "sum" else z_part)
 
     def torch_scaled(self, z: Any) -> Any:
-        """What the gradient is the gradient of."""
+        """The number whose gradient softgrad gives: the sum of the losses times grad_output."""
         scale = 1.0 if self.grad_output is None else torch.as_tensor(self.grad_output, dtype=torch.float64)
         return (self.torch_loss(z) * scale).sum()
 

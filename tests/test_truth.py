@@ -261,8 +261,8 @@ def test_assert_right_judges_kind_dtype_and_shape():
             truth.assert_right(wrong, true, np.float64)
 
 
-def test_it_is_nobody_s_but_its_own():
-    """What judges softgrad does not call it."""
+def test_the_reference_imports_nothing_of_softgrad():
+    """What judges softgrad must not call it."""
     program = "import sys, tests.truth; sys.exit(any(name.partition('.')[0] == 'softgrad' for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, timeout=60, check=False)
     assert done.returncode == 0

@@ -56,11 +56,11 @@ class Jax(Contender):
         return jax.device_put(x.astype(np.int32) if x.dtype == np.int64 else x, self._device)
 
     def prepare(self, case: Any, inputs: Any, shared: Any = None) -> Call:
-        """JAX has no `out`."""
+        """The call without `out`, which JAX does not have."""
         function = self._jitted[case.operation]
         arrays = [self.given(name, inputs, shared) for name in case.spec.inputs]
         return (lambda: function(*arrays)) if self.wait else lambda: jax.block_until_ready(function(*arrays))
 
     def obstacle(self, case: Any) -> str | None:
-        """The table above says what there is."""
+        """Only the operations in the table above take part."""
         return None if case.operation in self._jitted else f"has no {case.operation}"

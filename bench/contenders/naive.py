@@ -28,7 +28,7 @@ class Naive(Contender):
             self.library, self.array, self.numpy = "cupy", cupy.asarray, cupy.asnumpy
 
     def obstacle(self, case: Case) -> str | None:
-        """It does not fit for long."""
+        """The full Jacobian fits only where classes are few."""
         size = case.rows * case.classes**2 * DTYPES[case.dtype]
         if hasattr(self, case.operation) and size > MOST_BYTES:
             return f"its Jacobian would take {size / 2**30:,.1f} GiB"

@@ -22,7 +22,7 @@ class HalfMultinomial(Contender):
         self._threads = threads
 
     def obstacle(self, case: Case) -> str | None:
-        """Binary problems have another loss there."""
+        """Two classes are left out: scikit-learn has another loss for them."""
         return "takes three classes or more" if case.classes < 3 else super().obstacle(case)
 
     def cross_entropy_value_and_grad(self, logits: Any, targets: Any, out: Any) -> Call:

@@ -72,9 +72,9 @@ class CudaBackend(Backend):
             self._to_host = lambda x: x.copy_to_host()
 
     def array(self, x: np.ndarray) -> Any:
-        """On the device."""
+        """A NumPy array copied to the device."""
         return self._to_device(x)
 
     def numpy(self, x: Any) -> np.ndarray:
-        """Back on the host."""
+        """A result copied back to the host."""
         return np.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else self._to_host(x)

@@ -44,7 +44,7 @@ class Batch:
 
 
 def run(step: Callable[[str], None]) -> Batch:
-    """Time it, the copy in between; medians."""
+    """Time the batch and a copy of as many bytes in turn; medians."""
     xp, synchronize, name = _best()
     random = np.random.default_rng(0)
     logits = xp.asarray(random.standard_normal(SHAPE, dtype=np.float32))

@@ -129,7 +129,7 @@ def _is_number(dtype: Any) -> bool:
 
 
 def _are_long_integers(given: Any, native: Array) -> bool:
-    """Whether a sequence is of Python's integers, some beyond 64 bits, all within float64."""
+    """Whether a sequence holds Python integers only, some beyond 64 bits, all within float64's range."""
     return (
         native.dtype.kind == "O"
         and not isinstance(given, np.ndarray)
@@ -143,7 +143,7 @@ def _is_array(array: Any) -> bool:
 
 
 def _plain(name: str, native: Array, copies: Copies) -> Array:
-    """In the machine's byte order and no longer than 64 bits: what backends take."""
+    """The array in the machine's byte order and of at most 64 bits an element, which is what backends take."""
     dtype = native.dtype
     if dtype.itemsize <= _LONGEST and dtype.isnative:
         return native
@@ -236,11 +236,11 @@ class LossOptions(NamedTuple):
     z_loss: float
     softcap: float | None
     reduction: str
-    check_targets: bool | None  # None: the backend's habit
+    check_targets: bool | None  # None: what the backend does unasked
 
 
 def loss_options(*options: Any) -> LossOptions:
-    """What LossOptions lists, judged."""
+    """The options that `LossOptions` lists, in its order, judged."""
     try:
         return _known_options(*options)
     except TypeError:  # one is wrong, or an array, which cannot be looked up
@@ -276,14 +276,14 @@ _known_options = lru_cache(64, typed=True)(_judged_options)
 
 
 def flag(name: str, value: Any, expected: str = "True or False") -> bool:
-    """True or False."""
+    """An argument that must be True or False."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise TypeError(f"`{name}` is {value!r}; expected {expected}")
 
 
 def check_option(name: str, check: Any) -> bool | None:
-    """True or False, or None for the backend's habit."""
+    """An argument that must be True or False, or None for what the backend does unasked."""
     return None if check is None else flag(name, check, "None, True or False")
 
 

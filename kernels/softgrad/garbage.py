@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No search for garbage inside the ``with`` block, if there would be one."""
+    """Suspend garbage collection, where it is on, inside the ``with`` block."""
     enabled = gc.isenabled()
     gc.disable()
     try:

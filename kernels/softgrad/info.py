@@ -15,7 +15,7 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "cupy", "numba-cuda", "ml_dtypes")
 
 
 def about() -> str:
-    """The whole text."""
+    """Versions, backends, devices and threads, as text."""
     lines = [f"softgrad {softgrad.__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
     lines += ["packages", *_table(_versions()), ""]
     lines += ["backends", *_table(softgrad.available_backends().items()), ""]

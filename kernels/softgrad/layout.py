@@ -42,7 +42,10 @@ def tangent_rows(array: Array, axis: int, lead: int, two_axes: bool = False) -> 
 
 
 def per_row(array: Array, axis: int, two_axes: bool = False) -> Array:
-    """One number per row, of the logits' shape without the class axis, as (outer, inner), or so as (outer,)."""
+    """One number per row, of the logits' shape without the class axis, as (outer, inner).
+
+    If `two_axes` will do, as (outer,) where `rows` gives (outer, C).
+    """
     shape = array.shape
     if axis == len(shape) == 1:
         return array if two_axes else array.reshape(shape[0], 1)

@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call gave."""
+    """What one call of the candidate gave."""
 
     numbers: Floats | None
     dtype: Any
@@ -74,7 +74,7 @@ class Order:
         return role in self.positional or role in dict(self.keyword).values()
 
     def spelled(self) -> str:
-        """As one reads a call."""
+        """The arguments as one reads them in a call."""
         return ", ".join([*self.positional, *(f"{name}=" for name, _ in self.keyword)])
 
 

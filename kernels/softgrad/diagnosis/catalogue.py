@@ -17,7 +17,7 @@ _OF_NUMBERS = {mistake.id for mistake in mistakes_of_numbers.MISTAKES}
 
 
 def ranked(mistakes: set[str] | frozenset[str]) -> tuple[str, ...]:
-    """In the order of the catalogue."""
+    """Mistakes in the order of the catalogue."""
     return tuple(sorted(mistakes, key=_RANK.__getitem__))
 
 

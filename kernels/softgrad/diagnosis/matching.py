@@ -121,7 +121,7 @@ class Answer:
         return np.unique(np.abs(self.numbers[telling]))
 
     def extra_bits(self, closeness: float) -> float:
-        """What numbers say beyond `bits` where a prediction meets them that much closer than it had to."""
+        """Evidence beyond `bits`, in bits, where a prediction meets the numbers closer than it had to."""
         spare = np.log2(self.precision.eps / precision_of(self.dtype).eps)
         return float(self._distinct.size * min(spare, -math.log2(max(closeness, 1e-16))))
 
@@ -152,7 +152,7 @@ class Search:
         return Answer(self.q, self.scales, numbers, dtype)
 
     def find(self, answer: Answer, bits: float = 0.0) -> list[Match]:
-        """The smallest sets of mistakes that reproduce the candidate, `bits` of evidence standing elsewhere."""
+        """The smallest sets of mistakes that reproduce the candidate; `bits` is evidence from other logits."""
         candidates = list(views(answer.numbers, self.q.shape)) or [View(answer.numbers, (), "")]
         if not np.any(answer.numbers) or not answer.numbers.size:
             return []  # zeros agree with too much to mean anything

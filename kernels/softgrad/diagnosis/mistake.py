@@ -29,7 +29,7 @@ def _never(question: Question) -> Iterable[tuple[str, Changes]]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake people make."""
+    """A mistake that people make: in words, as a corrected line, and as changes of the recipe."""
 
     id: str
     title: str
@@ -69,5 +69,5 @@ def derivative(q: Question) -> bool:
 
 
 def is_loss(q: Question) -> bool:
-    """The loss or its gradient."""
+    """Whether the loss or its gradient is asked for."""
     return q.what in LOSSES

@@ -172,7 +172,7 @@ def views(candidate: Floats, shape: tuple[int, ...]) -> Iterator[View]:
 
 
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without axes of length 1."""
+    """The shape without axes of length 1."""
     return tuple(n for n in shape if n != 1)
 
 

@@ -22,14 +22,14 @@ _EPS32 = 2.0**-23
 
 
 class Precision(NamedTuple):
-    """A floating-point format."""
+    """What a floating-point format resolves."""
 
     eps: float
     tiny: float  # the smallest normal number
 
 
 def precision_of(dtype: Any) -> Precision:
-    """Of a floating dtype; integers are computed with in float64."""
+    """The precision of a floating dtype; of an integer one, float64's, in which it is computed."""
     if dtype.kind == "f":
         info = np.finfo(dtype)
         return Precision(float(info.eps), float(info.tiny))

@@ -50,7 +50,7 @@ class Probed:
 
 
 class Prober:
-    """One function, one question."""
+    """Calls one function about one question, and collects what is found."""
 
     def __init__(self, function: Callable[..., Any], q: Question) -> None:
         self.function = function
@@ -152,7 +152,7 @@ class Prober:
         )
 
     def _try_rows(self) -> None:
-        """A wrong shape from a batch: say whether the function would do for one row."""
+        """Where a batch gives a wrong shape, say whether the function is right for one row."""
         outcome = row_by_row(self.function, self.q, self.order)
         if outcome is None or outcome.numbers is None or outcome.numbers.size == self._size():
             return
@@ -210,7 +210,7 @@ class Prober:
         result.alternatives = tuple(match.mistakes for match in both if match.mistakes != result.mistakes)
 
     def _larger(self, matches: list[Match]) -> list[Match]:
-        """Those that survive a probe with more rows and classes, where the function is given all it needs."""
+        """The matches that survive a probe with more rows and classes, if the function can be given all it needs."""
         q = larger(self.q, self.order)
         if q is None or self.batched or self.by_row:
             return matches

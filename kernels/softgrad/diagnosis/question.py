@@ -173,7 +173,7 @@ def ask(
 
 
 def _call(what: str, logits: Any, targets: Any, vector: Any, options: dict[str, Any]) -> Any:
-    """softgrad's own answer."""
+    """What softgrad itself answers."""
     axis = options["axis"]
     if what == "softmax":
         return softmax_ops.softmax(logits, axis=axis)

@@ -39,12 +39,12 @@ class Entry:
         return f"{at(self.index)}: candidate {self.candidate:.9g}, right {self.truth:.9g}"
 
     def with_ulp(self) -> str:
-        """The same, with the distance: where what matters is digits."""
+        """The entry with its distance in ulp, for where digits matter."""
         return f"{self}, {_count(self.ulp)} ulp apart"
 
 
 def at(index: tuple[int, ...]) -> str:
-    """A position, as one writes it."""
+    """A position as it is written in code: [0, 1]."""
     return "[" + ", ".join(map(str, index)) + "]" if index else "the number"
 
 

@@ -15,7 +15,7 @@ _COARSE = 1e-4
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of one array."""
+    """What the comparison of one array with the truth came to."""
 
     answer: Answer
     ok: bool
@@ -32,7 +32,7 @@ class Verdict:
 
 
 def judge(search: Search, answer: Answer, bits: float = 0.0) -> Verdict:
-    """Right; else the smallest sets of mistakes that give these numbers (`bits` of evidence standing elsewhere)."""
+    """Right; else the smallest sets of mistakes that give these numbers; `bits` is evidence from other logits."""
     if answer.agrees():
         if answer.lost().any() and answer.precision.eps < _COARSE:
             return Verdict(answer, ok=False, fault="lost-digits", finding=_digits_lost(answer))
