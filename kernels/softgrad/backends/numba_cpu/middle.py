@@ -4,10 +4,14 @@ A row by itself would pay more for its largest logit and its sum across lanes, i
 its exponentials.  So sixteen rows leave the vector of their partial results behind, these are folded into one another,
 and from there on each row is a lane, as in `narrow`, whose arithmetic it shares.
 
-Three tiles are under way at once, row by row: of one the results are written, of the next the exponentials are made,
-of the one after that the largest logits are found.  So memory is read and written all the time, while the processor
-computes, where one pass after the other would wait for it by turns.  A row's exponentials take the place of those of
-the row that has just been written.
+Logits are read once, if their row's largest is near 0, as it mostly is: e is made with one N for all such rows, which
+changes nothing but its exponents, while the largest is looked for.  Other rows are passed over again with their own N,
+and after a tile that has such rows the next one's largest logits are found first.
+
+Two tiles are under way at once, row by row: of one the results are written, of the next the exponentials are made.  So
+memory is read and written all the time, while the processor computes.  A row's exponentials take the place of those of
+the row that has just been written.  Of products, which need to know where the largest logit is, three: of the one after
+that the largest logits are found.
 
 Classes are added in a fixed order: a row's vectors in turn into four sums, (a + b) + (c + d), then lanes as
 `sum_of_each` adds them.
@@ -17,11 +21,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     first_bit,
-    i32s,
     joined,
     lane_numbers32,
     larger,
@@ -40,7 +45,8 @@ from softgrad.backends.numba_cpu.lanes import (
     write_f32,
 )
 from softgrad.backends.numba_cpu.past_caches import BEGUN, write_until
-from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, four_exp_shifted
+from softgrad.backends.numba_cpu.sixteen import whole_shift
 from softgrad.backends.numba_cpu.tiles import row_offset
 
 # A tile, as in `narrow`: (first row, number of rows up to 16, C).  Scratch memory, by bytes: a vector for each row of
@@ -51,6 +57,9 @@ SUMS, MOMENTS, TOPS, NEXT, NUMBERS, BEFORE, KEPT, LINES, CLASSES, TERMS = (
     0, 1024, 2048, 3072, 4096, 4352, 4608, 4672, 4672 + BEGUN, 4800 + BEGUN,
 )  # fmt: skip
 AHEAD = 4096  # bytes between what is computed and what is asked of memory
+# Rows whose largest logit is this near to 0 have one N.  Their e reaches down to 2^−162 of the largest: what is below
+# is nothing to any float32 but for a factor beyond 1; and a factor from 2^−24 on leaves 1 / Σ e a normal number.
+USUAL, NEAR = 5.0, 16.0
 
 
 @inlined
@@ -116,68 +125,113 @@ def shift_rows(N, m, stage):
 
 
 @inlined
-def exponentials_of_row(z, terms, tile, i, stage, indices, marks, fmt):
-    """Fill the terms of row i with e; (the vector of their sums, without the target's if there are indices, k).
+def shifts(m, usual):
+    """N of each row whose largest logit is m: of most rows the same, if `usual` allows for it."""
+    N = whole_shift(m)
+    return where((m > -NEAR) & (m < NEAR), f32s(USUAL), N) if usual else N
+
+
+@inlined
+def exponentials_of_row(z, terms, tile, i, distance, stage, marks, fmt):
+    """Fill the terms of row i with e; (the vectors of their sums and of the largest logits, k).
 
     k, the first class whose logit is m, only with `marks`.
     """
     size, classes = 16 * size_of(fmt), tile[2]
-    vectors, tail = classes >> 4, classes & 15
     at, e_at, numbers = row_offset(z, tile[0] + i), terms + stride_of(classes) * i, stage + NUMBERS
-    of = of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
-    t, k = i32s(0), -1
-    if indices != 0:
-        t = lane_numbers32() - i32s(read_i64(indices + 8 * (tile[0] + i)))
+    rounder, lowest, m = of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
     a, b, c, d = f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0)
+    top, k = f32s(-math.inf), -1
+    j = 0
+    while j + 64 <= classes:
+        prefetch(at + distance)
+        prefetch(at + size + distance)
+        prefetch(at + 2 * size + distance)
+        prefetch(at + 3 * size + distance)
+        x, y, v, w = load(at, fmt), load(at + size, fmt), load(at + 2 * size, fmt), load(at + 3 * size, fmt)
+        if marks:
+            k = first_class(k, bits_of_four(x, y, v, w, m), j)
+        else:
+            top = larger(larger(larger(x, y), larger(v, w)), top)
+        x, y, v, w = four_exp_shifted(x, y, v, w, rounder, lowest)
+        store_four(e_at, x, y, v, w)
+        a, b, c, d = a + x, b + y, c + v, d + w
+        at += 4 * size
+        e_at += 256
+        j += 64
+    left = classes - j
+    if left > 32:
+        x, y = load(at, fmt), load(at + size, fmt)
+        v, w = load_first(at + 2 * size, left - 32, fmt), load_first(at + 3 * size, left - 48, fmt)
+        if marks:
+            k = first_class(k, bits_of_four(x, y, v, w, m), j)
+        else:
+            top = larger(larger(larger(x, y), larger(v, w)), top)
+        x, y, v, w = four_exp_shifted(x, y, v, w, rounder, lowest)
+        a, b, c, d = a + x, b + y, c + v, d + w
+        store_f32(e_at, x)
+        store_f32(e_at + 64, y)
+        store_f32(e_at + 128, v)
+        if left > 48:
+            store_f32(e_at + 192, w)
+    else:
+        while j < classes:
+            x = load_first(at, classes - j, fmt)
+            if marks:
+                k = first_class(k, mask_bits(x == m), j)
+            else:
+                top = larger(x, top)
+            x = exp_shifted(x, rounder, lowest)
+            store_f32(e_at, x)
+            a, b = b, a + x
+            at += size
+            e_at += 64
+            j += 16
+    return (a + b) + (c + d), top, max(k, 0)
+
+
+@inlined
+def bits_of_four(a, b, c, d, m):
+    """Where four vectors are m."""
+    return (mask_bits(a == m) | mask_bits(b == m) << 16) | (mask_bits(c == m) << 32 | mask_bits(d == m) << 48)
+
+
+@inlined
+def store_four(at, a, b, c, d):
+    """Four vectors side by side."""
+    store_f32(at, a)
+    store_f32(at + 64, b)
+    store_f32(at + 128, c)
+    store_f32(at + 192, d)
+
+
+@inlined
+def without(e, e_at, classes, t):
+    """The vector of a row's sums without its class t, whose term is set to 0: what is summed with it is added anew."""
+    write_f32(e_at + 4 * t, 0.0)
+    at, i, vectors = e_at + 4 * (t & 15), t & 15, (classes + 15) >> 4
+    a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     j = 0
     while j + 4 <= vectors:
-        x, first = _term(at, e_at, j, of, t, 0, indices, marks, fmt)
-        a += x
-        x, second = _term(at, e_at, j + 1, of, t, 16, indices, marks, fmt)
-        b += x
-        x, third = _term(at, e_at, j + 2, of, t, 32, indices, marks, fmt)
-        c += x
-        x, fourth = _term(at, e_at, j + 3, of, t, 48, indices, marks, fmt)
-        d += x
-        if marks:
-            k = first_class(k, (first | second << 16) | (third << 32 | fourth << 48), j)
-        if indices != 0:
-            t += 64
+        a += read_f32(at)
+        b += read_f32(at + 64)
+        c += read_f32(at + 128)
+        d += read_f32(at + 192)
+        at += 256
         j += 4
-    while j < vectors:
-        x, first = _term(at, e_at, j, of, t, 0, indices, marks, fmt)
-        a, b, c, d = b, c, d, a + x
-        if marks:
-            k = first_class(k, first, j)
-        if indices != 0:
-            t += 16
-        j += 1
-    if tail > 0:
-        x, first = _kept(load_first(at + size * vectors, tail, fmt), e_at, vectors, of, t, 0, indices, marks)
-        a += x
-        if marks:
-            k = first_class(k, first, j)
-    return (a + b) + (c + d), max(k, 0)
-
-
-@inlined
-def _term(at, e_at, j, of, t, lanes, indices, marks, fmt):
-    """Vector j: what is added to the sum; where it is m."""
-    return _kept(load(at + 16 * size_of(fmt) * j, fmt), e_at, j, of, t, lanes, indices, marks)
-
-
-@inlined
-def _kept(x, e_at, j, of, t, lanes, indices, marks):
-    rounder, lowest, m = of
-    e = exp_shifted(x, rounder, lowest)
-    store_f32(e_at + 64 * j, e)
-    return where(t == -lanes, f32s(0.0), e) if indices != 0 else e, mask_bits(x == m) if marks else 0
+    if j < vectors:
+        a += read_f32(at)
+    if j + 1 < vectors:
+        b += read_f32(at + 64)
+    if j + 2 < vectors:
+        c += read_f32(at + 128)
+    return where(lane_numbers32() == i, f32s((a + b) + (c + d)), e)
 
 
 @inlined
 def first_class(k, word, j):
-    """k, unless it is none yet and bits are set: then the first of them, counted from vector j on."""
-    return 16 * j + first_bit(word) if k < 0 and word != 0 else k
+    """k, unless it is none yet and bits are set: then the first of them, counted from class j on."""
+    return j + first_bit(word) if k < 0 and word != 0 else k
 
 
 @helper

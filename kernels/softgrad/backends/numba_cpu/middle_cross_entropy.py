@@ -12,8 +12,8 @@ from softgrad.backends.numba_cpu.lanes import (
     lane,
     load_f32,
     load_f64,
+    halves,
     max_of_each,
-    read,
     read_f32,
     read_i64,
     size_of,
@@ -31,27 +31,29 @@ from softgrad.backends.numba_cpu.middle import (
     NUMBERS,
     SUMS,
     TERMS,
+    USUAL,
     each_row,
     exponentials_of_row,
     keep_rows,
     largest,
-    largest_of_row,
     of_row,
     set_at_target,
     shift_rows,
+    shifts,
     stride_of,
     tile_at,
+    without,
     write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
-from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.single import power_of_two_single
 from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of, write_losses
 from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
-from softgrad.backends.numba_cpu.tiles import row_offset
+from softgrad.backends.numba_cpu.tiles import read_as, row_offset
 from softgrad.backends.numba_cpu.wide import fill_row
 from softgrad.backends.numba_cpu.wide_cross_entropy import gaps_of
 
@@ -81,30 +83,38 @@ def cross_entropy_middle(
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, tile = (0, 0, classes), tile_at(i, rows, classes)
-    m = largest(z, tile, of_z, stage, fmt)
+    before, near_0 = (0, 0, classes), is_usual(weights, scales, by, options)
+    usual = near_0
     while True:
-        i, stop = following(counter, chunk, tiles, i, stop)
-        after, N = tile_at(i, rows, classes), whole_shift(m)
-        shift_rows(N, m, stage)
+        tile = tile_at(i, rows, classes)
+        N = f32s(USUAL) if usual else shifts(largest(z, tile, of_z, stage, fmt), near_0)
+        shift_rows(N, N, stage)
         for r in range(max(before[1], tile[1])):
             if r < before[1]:
                 write(terms, grad, before, r, of_out, stage, streams, fmt)
             if r < tile[1]:
-                e, _ = exponentials_of_row(z, terms, tile, r, stage, indices, False, fmt)
-                store_f32(stage + SUMS + 64 * r, e)
-            if r < after[1]:
-                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+                terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
+        m = max_of_each(stage + NEXT)
+        wanted = shifts(m, near_0)
+        if not all_set(where(wanted == N, i32s(1), i32s(0))):
+            shift_rows(wanted, wanted, stage)
+            for r in range(tile[1]):
+                terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
+        usual = near_0 and all_set(where(wanted == USUAL, i32s(1), i32s(0)))
+        # From here on as if every row had its own N: a row has the bits that other calls would give it.
+        N = whole_shift(m)
+        unit, inverse = power_of_two_single(wanted - N), power_of_two_single(N - wanted)
         low, high = sum_of_each(stage + SUMS)
+        unit_low, unit_high = halves(unit)
+        low, high = low * unit_low, high * unit_high
+        e_t = load_f32(stage + NUMBERS + 192) * unit
         t = targets_of(indices, tile)
-        z_t = logits_at(z, tile, indices, stage + NUMBERS, fmt)
         gaps = f64s(0.0), f64s(0.0)
         if options is not None and loss[0] != 0 and options[0] != 0.0:
             gaps = gaps_of_rows(z, tile, m, stage, fmt)
-        e_t = exp_shifted(z_t, ROUNDER - N, (N - REACH) * LN_2)
         counts, keep, (factor, rest), at_t, d, l_low, l_high = settle(
             tile, t, m, N, e_t, split(low, high), gaps, z, weights, scales, by, loss, hard, fmt, options
         )
@@ -114,13 +124,36 @@ def cross_entropy_middle(
             if by == 0.0:
                 counts = i32s(0)
             fill_others(grad, tile, counts, t, by, fmt)
-            set_at_target(terms, tile, indices, at_t, stage)
+            set_at_target(terms, tile, indices, at_t * inverse, stage)
             before = tile
-            each_row(factor, stage + BEFORE)
-            each_row(rest, stage + BEFORE + 64)
+            each_row(factor * unit, stage + BEFORE)
+            each_row(rest * unit, stage + BEFORE + 64)
             each_row(d, stage + BEFORE + 128)
             keep_rows(keep & counts, stage)
-        m, tile = max_of_each(stage + NEXT), after
+        i, stop = following(counter, chunk, tiles, i, stop)
+
+
+@inlined
+def is_usual(weights, scales, by, options):
+    """Whether rows near 0 may share one N: gradients are multiplied by nothing that would need more room on a side."""
+    if weights != 0 or scales[1] != 0 or scales[3] != 0:
+        return False
+    if options is not None and options[1] != 0.0:
+        return False
+    g = abs(read_as(scales[0], scales[4]) / by) if by != 0.0 else 0.0
+    return g == 0.0 or 2.0**-24 <= g <= 1.0
+
+
+@inlined
+def terms_of_row(z, terms, tile, indices, i, distance, stage, fmt):
+    """Fill e, 0 for the target; what the sum of the others and the largest logit are found from, and e_t."""
+    e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
+    t, e_at = read_i64(indices + 8 * (tile[0] + i)), terms + stride_of(tile[2]) * i
+    if t >= 0:
+        write_f32(stage + NUMBERS + 192 + 4 * i, read_f32(e_at + 4 * t))
+        e = without(e, e_at, tile[2], t)
+    store_f32(stage + SUMS + 64 * i, e)
+    store_f32(stage + NEXT + 64 * i, top)
 
 
 @inlined
@@ -139,15 +172,6 @@ def gaps_of_rows(z, tile, m, stage, fmt):
         gaps = gaps_of(row_offset(z, tile[0] + i), tile[2], read_f32(stage + NUMBERS + 4 * i), fmt)
         write_f64(stage + SUMS + 8 * i, gaps)
     return load_f64(stage + SUMS), load_f64(stage + SUMS + 64)
-
-
-@helper
-def logits_at(z, tile, indices, numbers, fmt):
-    """z_t of each row."""
-    for i in range(tile[1]):
-        t = max(read_i64(indices + 8 * (tile[0] + i)), 0)
-        write_f32(numbers + 4 * i, read(row_offset(z, tile[0] + i) + size_of(fmt) * t, fmt))
-    return load_f32(numbers)
 
 
 @helper

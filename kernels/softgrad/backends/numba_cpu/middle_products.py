@@ -143,7 +143,7 @@ def terms_of_row(z, terms, tile, i, kind, stage, fmt):
     if kind == PROBS:
         k = lift(z, terms, tile, i, stage, fmt)
     else:
-        e, k = exponentials_of_row(z, terms, tile, i, stage, 0, True, fmt)
+        e, _, k = exponentials_of_row(z, terms, tile, i, 0, stage, True, fmt)
         store_f32(stage + SUMS + 64 * i, e)
     write_i64(stage + CLASSES + 8 * i, k)
 
@@ -157,11 +157,11 @@ def lift(p, terms, tile, i, stage, fmt):
     for j in range(vectors):
         x = load(at + size * j, fmt)
         store_f32(e_at + 64 * j, x * 2.0**LIFT)
-        k = first_class(k, mask_bits(x == m), j)
+        k = first_class(k, mask_bits(x == m), 16 * j)
     if tail > 0:
         x = load_first(at + size * vectors, tail, fmt)
         store_f32(e_at + 64 * vectors, where(lane_numbers32() < tail, x, f32s(0.0)) * 2.0**LIFT)
-        k = first_class(k, mask_bits(x == m), vectors)
+        k = first_class(k, mask_bits(x == m), 16 * vectors)
     return max(k, 0)
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import joined, max_of_each, read_i64, size_of, store_f32, sum_of_each
+from softgrad.backends.numba_cpu.lanes import (
+    f32s,
+    i32s,
+    joined,
+    max_of_each,
+    read_i64,
+    size_of,
+    store_f32,
+    sum_of_each,
+    where,
+)
 from softgrad.backends.numba_cpu.middle import (
     AHEAD,
     BEFORE,
@@ -12,14 +22,15 @@ from softgrad.backends.numba_cpu.middle import (
     NEXT,
     SUMS,
     TERMS,
+    USUAL,
     each_row,
     exponentials_of_row,
     keep_rows,
     largest,
-    largest_of_row,
     of_row,
     rests,
     shift_rows,
+    shifts,
     stride_of,
     tile_at,
     write_row_of,
@@ -31,7 +42,6 @@ from softgrad.backends.numba_cpu.sixteen import (
     log_sums,
     ordinary,
     refer_rows,
-    whole_shift,
     write_log_sums,
 )
 from softgrad.backends.numba_cpu.taking import ahead, following
@@ -48,23 +58,27 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, tile = (0, 0, classes), tile_at(i, rows, classes)
-    m = largest(z, tile, of_z, stage, fmt)
+    before, usual = (0, 0, classes), True
     while True:
-        i, stop = following(counter, chunk, tiles, i, stop)
-        after, N = tile_at(i, rows, classes), whole_shift(m)
-        shift_rows(N, m, stage)
+        tile = tile_at(i, rows, classes)
+        N = f32s(USUAL) if usual else shifts(largest(z, tile, of_z, stage, fmt), True)
+        shift_rows(N, N, stage)
         for r in range(max(before[1], tile[1])):
             if r < before[1]:
                 write(operation, z, terms, out, before, r, of_out, stage, streams, fmt)
             if r < tile[1]:
-                e, _ = exponentials_of_row(z, terms, tile, r, stage, 0, False, fmt)
-                store_f32(stage + SUMS + 64 * r, e)
-            if r < after[1]:
-                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+                terms_of_row(z, terms, tile, r, of_z, stage, fmt)
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
+        m = max_of_each(stage + NEXT)
+        wanted = shifts(m, True)
+        if not all_set(where(wanted == N, i32s(1), i32s(0))):
+            N = wanted
+            shift_rows(N, N, stage)
+            for r in range(tile[1]):
+                terms_of_row(z, terms, tile, r, of_z, stage, fmt)
+        usual = all_set(where(wanted == USUAL, i32s(1), i32s(0)))
         low, high = sum_of_each(stage + SUMS)
         keep = ordinary(m, tile)
         if not all_set(keep):
@@ -81,7 +95,15 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         each_row(factor, stage + BEFORE)
         each_row(rest, stage + BEFORE + 64)
         keep_rows(keep, stage)
-        m, tile = max_of_each(stage + NEXT), after
+        i, stop = following(counter, chunk, tiles, i, stop)
+
+
+@inlined
+def terms_of_row(z, terms, tile, i, distance, stage, fmt):
+    """Fill e; what its sum and its largest logit are found from."""
+    e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
+    store_f32(stage + SUMS + 64 * i, e)
+    store_f32(stage + NEXT + 64 * i, top)
 
 
 @inlined

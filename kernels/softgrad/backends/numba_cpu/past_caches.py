@@ -41,6 +41,12 @@ def write_until(vector, of, out_at, classes, j, stop, ahead, begun, fmt):
     if begun != 0:
         if j == 0:
             j = _complete(vector, of, out_at, begun, fmt)
+        while j < stop and j + 64 <= classes:
+            stream(out_at + size * j, vector(j, 16, of), fmt)
+            stream(out_at + size * (j + 16), vector(j + 16, 16, of), fmt)
+            stream(out_at + size * (j + 32), vector(j + 32, 16, of), fmt)
+            stream(out_at + size * (j + 48), vector(j + 48, 16, of), fmt)
+            j += 64
         while j < stop and j + 16 <= classes:
             stream(out_at + size * j, vector(j, 16, of), fmt)
             j += 16
@@ -48,6 +54,16 @@ def write_until(vector, of, out_at, classes, j, stop, ahead, begun, fmt):
             store_f32(begun, vector(j, classes - j, of))
             write_i64(begun + _END, out_at + size * classes)
         return j
+    while j < stop and j + 64 <= classes:
+        prefetch(out_at + size * j + ahead)
+        prefetch(out_at + size * (j + 16) + ahead)
+        prefetch(out_at + size * (j + 32) + ahead)
+        prefetch(out_at + size * (j + 48) + ahead)
+        store(out_at + size * j, vector(j, 16, of), fmt)
+        store(out_at + size * (j + 16), vector(j + 16, 16, of), fmt)
+        store(out_at + size * (j + 32), vector(j + 32, 16, of), fmt)
+        store(out_at + size * (j + 48), vector(j + 48, 16, of), fmt)
+        j += 64
     while j < stop and j + 16 <= classes:
         prefetch(out_at + size * j + ahead)
         store(out_at + size * j, vector(j, 16, of), fmt)

@@ -31,6 +31,7 @@ from softgrad.backends.numba_cpu.lanes.elementwise import (
     larger,
     to_floats,
     to_integers,
+    together,
     where,
 )
 from softgrad.backends.numba_cpu.lanes.formats import (
@@ -190,6 +191,7 @@ __all__ = [
     "take",
     "to_floats",
     "to_integers",
+    "together",
     "transpose",
     "transposed",
     "where",
