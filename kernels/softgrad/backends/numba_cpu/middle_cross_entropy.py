@@ -8,11 +8,11 @@ from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
+    halves,
     i32s,
     lane,
     load_f32,
     load_f64,
-    halves,
     max_of_each,
     read_f32,
     read_i64,
