@@ -182,6 +182,15 @@ def test_no_question(arguments, error, said):
     assert said in str(raised.value)
 
 
+def test_a_function_that_ends_the_program_is_diagnosed():
+    def leaves(z):
+        raise SystemExit(3)
+
+    found = softgrad.diagnose(leaves, what="jacobian", logits=Z)
+    assert found.mistakes == ("raises",)
+    assert "it raises SystemExit: 3" in str(found)
+
+
 def test_diagnose_changes_no_array_of_the_caller():
     z, t, v = Z.copy(), np.array([0, 1, 2, 3]), Z + 1
     softgrad.diagnose(v, what="cross_entropy_grad", logits=z, targets=t)

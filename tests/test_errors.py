@@ -176,6 +176,14 @@ def test_refused(name: str, bad: Bad) -> None:
     refused(name, changes, bad.error, bad.says)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets_that_fit_another_axis(name: str) -> None:
+    """As those of torch do, where classes stand on axis 1."""
+    message = refused(name, {"axis": -1}, ValueError, ("`targets` has shape (3, 4)", "expected (3, 5)"))
+    assert message.endswith(". Was `axis=1` meant? It would fit class indices")
+    assert "meant" not in refused(name, {"targets": np.zeros((3, 4, 1), int)}, ValueError, ("(3, 4, 1)",))
+
+
 @pytest.mark.parametrize("name", calls.WITH_TANGENT)
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5), (1, 5, 4), (3, 5, 4, 2), (4, 5, 3), ()])
 def test_a_tangent_of_another_shape(name: str, shape: tuple[int, ...]) -> None:

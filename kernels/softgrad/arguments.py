@@ -189,9 +189,11 @@ def are_probabilities(given: tuple[int, ...], shape: tuple[int, ...], axis: int,
         return False
     if given == shape:
         return True
+    fitting = [other for other in range(len(shape)) if given == shape[:other] + shape[other + 1 :]]
+    hint = f". Was `axis={fitting[0]}` meant? It would fit class indices" if fitting else ""
     raise ValueError(
         f"`targets` has shape {given}; for `logits` of shape {shape} and axis {axis} expected {rows_shape} "
-        f"(class indices) or {shape} (probabilities)"
+        f"(class indices) or {shape} (probabilities){hint}"
     )
 
 

@@ -158,7 +158,7 @@ def call(function: Callable[..., Any], q: Question, order: Order) -> Outcome:
             warnings.simplefilter("ignore")
             result = function(*arguments, **keywords)
             numbers, dtype, fault = as_numbers(result, returned=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         fault = Fault("raises", f"called with ({order.spelled()}) it raises {kind}: {error}", kind)
         return Outcome(None, None, fault)

@@ -66,7 +66,7 @@ def run(chosen: argparse.Namespace) -> int:
         if "outside function" in str(error.msg):
             print("  Indent that line: it belongs to the function above it.")
         return 1
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         print(f"{chosen.candidate}: wrong, running the file raises {type(error).__name__}: {error}")
         return 1
     try:
