@@ -25,47 +25,66 @@ def compiled(kernel, architecture):
     return registers, spilled
 
 
-def judge(kernel, architecture):
+def faults(kernel, architecture):
     registers, spilled = compiled(kernel, architecture)
-    assert spilled == 0, f"{kernel.name} on {architecture} spills {spilled} bytes"
+    if spilled:
+        yield f"{kernel.name} on {architecture} spills {spilled} bytes"
     # As many blocks fit a multiprocessor as the regime counts on.
     resident = max(1, kernel.regime.resident // 2) if architecture == "sm_120" else kernel.regime.resident
-    threads = kernel.regime.threads * resident
-    assert registers * threads <= 65536, f"{kernel.name} on {architecture} takes {registers} registers"
+    if registers * kernel.regime.threads * resident > 65536:
+        yield f"{kernel.name} on {architecture} takes {registers} registers"
 
 
 def serves(kernel, architecture):
     return kernel.regime.kind != "cluster" or architecture in ("sm_90", "sm_100")
 
 
-def some():
-    """Of each kernel family its largest regimes, of the two dtypes that matter most; and all that sums over rows."""
-    for dtype in ("float32", "bfloat16"):
-        for classes in (10, 1000, 8192, 16384, 131_072):
-            one, two = (regimes.keeping(classes, 4, contiguous=True, clusters=True, arrays=n) for n in (1, 2))
-            if dtype == "bfloat16":
-                one, two = (regimes.keeping(classes, 2, contiguous=True, clusters=True, arrays=n) for n in (1, 2))
-            yield kernels.cross_entropy(dtype, one)
-            yield kernels.softmax("PROBABILITIES", dtype, one)
-            yield kernels.products("SOFTMAX_PRODUCT", False, dtype, dtype, two)
-        strided = regimes.keeping(500, 4, contiguous=False, clusters=True)
-        yield kernels.cross_entropy(dtype, strided)
-        yield kernels.products("LOG_VJP", True, dtype, dtype, strided)
-    for walk in variants.walking()[1:3]:
-        yield kernels.cross_entropy_options("float32", "float32", "float", walk)
-        yield kernels.cross_entropy_options("float32", "float32", "double", walk)
-        yield kernels.derivatives(True, "float32", "float32", "float32", walk)
-    yield kernels.total("float")
-    yield kernels.divisor("float")
-    yield kernels.check_targets()
+def pressure(kernel):
+    """Numbers that a thread has at once, as a share of the registers that its regime leaves it."""
+    regime = kernel.regime
+    wide = 16 // kernels.ITEMSIZE[kernel.dtype]
+    width = {"columns": 1, "short": regime.width}.get(regime.kind, wide)
+    arrays = {"products": 2, "derivatives": 4, "cross_entropy_options": 3}.get(kernel.function, 1)
+    double = kernel.function == "derivatives" or "double" in kernel.arguments
+    numbers = max(1, regime.chunks) * width * arrays * (2 if double else 1)
+    # A cluster has its places in shared memory to remember, too.
+    return numbers / min(255, 65536 // (regime.threads * regime.resident)), regime.blocks, double
+
+
+def crowded():
+    """Of each function, for each kind of team, the kernel most in need of registers; and all that sums over rows."""
+    kinds = {}
+    for kernel in variants.everything():
+        regime = kernel.regime
+        key = (kernel.function, regime.kind, regime.cut, regime.chunks < 0) if kernel.dtype else kernel
+        kinds.setdefault(key, []).append(kernel)
+    return [max(kind, key=pressure) if len(kind) > 1 else kind[0] for kind in kinds.values()]
+
+
+STRIDED = regimes.keeping(250, 4, contiguous=False, clusters=True, arrays=2)
+# Those that have spilled, on one architecture or another, before they were written as they are.
+ONCE_AT_FAULT = (
+    kernels.softmax("PROBABILITIES", "float32", regimes.cluster(8, 1024, 8, 1)),
+    kernels.softmax("LOG_PROBABILITIES", "float32", regimes.cluster(2, 512, 8, 2)),
+    kernels.softmax("LOG_SUM_EXP", "float32", regimes.block(512, 8, 2)),
+    kernels.cross_entropy("bfloat16", regimes.block(512, 4, 2)),
+    kernels.products("LOG_VJP", True, "float32", "float32", STRIDED),
+)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_without_spills(architecture):
-    seen = [kernel for kernel in dict.fromkeys(some()) if serves(kernel, architecture)]
-    assert len(seen) > 15
-    for kernel in seen if architecture == "sm_90" else seen[::2]:
-        judge(kernel, architecture)
+    """The hardest, and a share of all others that differs between architectures; `--slow` has all of them."""
+    turn, heavy = ARCHITECTURES.index(architecture), ("derivatives", "cross_entropy_options")  # seconds each
+    hardest, every = (
+        [[kernel for kernel in group if (kernel.function in heavy) == is_heavy] for is_heavy in (False, True)]
+        for group in (crowded(), list(variants.everything()))
+    )
+    chosen = [*ONCE_AT_FAULT, *hardest[False], *hardest[True][turn % 3 :: 3], *every[False][61 * turn :: 241]]
+    seen = [kernel for kernel in dict.fromkeys(chosen) if serves(kernel, architecture)]
+    assert len(seen) > 30
+    found = [fault for kernel in seen for fault in faults(kernel, architecture)]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.slow
@@ -73,8 +92,8 @@ def test_kernels_compile_without_spills(architecture):
 def test_every_kernel_compiles_without_spills(architecture):
     seen = [kernel for kernel in variants.everything() if serves(kernel, architecture)]
     assert len(seen) > 500
-    for kernel in seen:
-        judge(kernel, architecture)
+    found = [fault for kernel in seen for fault in faults(kernel, architecture)]
+    assert not found, "\n".join(found)
 
 
 def ptx(kernel):

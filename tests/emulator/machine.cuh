@@ -41,6 +41,7 @@ DEVICE uint32 pack_bfloat16(float low, float high) {
 
 DEVICE float choose(bool which, float a, float b) { return which ? a : b; }
 DEVICE double choose(bool which, double a, double b) { return which ? a : b; }
+DEVICE int anew(int x) { return x; }
 DEVICE float reciprocal(float x) { return 1.0f / x; }
 DEVICE double reciprocal(double x) { return 1.0 / x; }
 // By its bits: flushing is the processor's mode here.

@@ -39,11 +39,11 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
     // u of a chunk; a masked class has none.
     const auto read_u = [&](int64 j, const Real(&x)[WIDTH], const Real(&d)[WIDTH], Real(&u)[WIDTH]) INLINED {
       v.load(j, 0.0, u);
-      Real z[WIDTH];
-      if (capped) loss.z.load(j, 0.0, z);
+      Stored z[WIDTH];
+      if (capped) Span<T, Stored>(a.z, at, classes).load(j, Stored(0), z);
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
-        if (capped) u[i] *= loss.cap.slope(z[i]);
+        if (capped) u[i] *= loss.cap.slope(Real(z[i]));
         const bool idle = x[i] == -infinity<Real>() && (HESSIAN || d[i] == 0.0);
         u[i] = j + i >= classes || j + i == reference || idle ? 0.0 : u[i] - v_ref;
       }
@@ -95,26 +95,33 @@ DEVICE void derivatives(const LossArgs& a, Team team = Team()) {
       const Factor<Real> all(scale * all_mass, row.s), all_but_h(scale * but_h, row.s), only_h(scale * h, row.s);
       const Real at_t = all_but_h.share(row.e_t) - only_h.share(row.rest_t.value());
       loss.each([&](int64 j, Real(&x)[WIDTH]) {
-        Real d[WIDTH], u[WIDTH], z[WIDTH], w[WIDTH];
+        Real d[WIDTH], u[WIDTH];
         loss.masses.load(j, d);
         read_u(j, x, d, u);
-        if (capped) {
-          loss.z.load(j, 0.0, z);
-          v.load(j, 0.0, w);
-        }
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) {
           const Real e = shift.exp(x[i]);
-          const bool masked = x[i] == -infinity<Real>();
           u[i] *= inverse;
           const Real lifted = u[i] == 0.0 ? -lifted_mean * (e * drop) : (u[i] - mean) * e;
-          Real y = masked ? 0.0 : by(f * lifted + zeta_v_mean * e, unit_f);
-          if (capped && !masked) {
-            const Real g = (j + i == loss.masses.t ? at_t : all.share(e)) - scale * d[i];
-            y = y * loss.cap.slope(z[i]) + g * loss.cap.curvature(z[i]) * w[i];
-          }
-          x[i] = dead ? 0.0 : broken ? nan<Real>() : y;
+          // The gradient, of which only the cap's curvature asks.
+          d[i] = (loss.masses.t - j == i ? at_t : all.share(e)) - scale * d[i];
+          x[i] = x[i] == -infinity<Real>() ? 0.0 : by(f * lifted + zeta_v_mean * e, unit_f);
         }
+        if (capped) {
+          // As they are stored, until they are needed: they take half the registers.
+          Stored z[WIDTH];
+          typename Computing<TV>::Real w[WIDTH];
+          Span<T, Stored>(a.z, at, classes).load(j, -infinity<Stored>(), z);
+          Span<TV, typename Computing<TV>::Real>(v_row, at, classes).load(j, 0, w);
+#pragma unroll
+          for (int i = 0; i < WIDTH; ++i)
+            if (z[i] != -infinity<Stored>()) {
+              const Real slope = loss.cap.slope(Real(z[i]));
+              x[i] = x[i] * slope + d[i] * loss.cap.curvature(Real(z[i]), slope) * Real(w[i]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) x[i] = dead ? 0.0 : broken ? nan<Real>() : x[i];
         out.store(j, x);
       });
       out_row.data = (T*)out_row.data + a.out_step;

@@ -62,6 +62,12 @@ DEVICE double choose(bool which, double a, double b) {
   return y;
 }
 
+// x, though no optimiser knows: what follows from it is found here, and not kept in registers since it last was.
+DEVICE int anew(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // 1 / x to the last digit, for x and 1 / x far inside the range: division by the same steps first asks whether they are.
 DEVICE float reciprocal(float x) {
   float y;

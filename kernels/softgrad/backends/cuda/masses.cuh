@@ -10,29 +10,37 @@
 
 namespace softgrad {
 
-// z' = s tanh(z / s), and its derivatives at z; −inf stays masked, +inf stays (its row is NaN).
+// z' = s tanh(z / s), and its derivatives at z, s > 0.  Functions that are called, not inlined: with a copy for each class
+// of a chunk in each walk, kernels that few calls ask to cap would be several times as long, and as long in the compiling.
+template <class Real>
+__device__ __noinline__ Real capped(Real z, Real s) {
+  const Real x = z / s;
+  // tanh(x) = x to the last digit, and z / s may have lost digits below the smallest normal number.
+  return magnitude(x) < Real(1e-9) ? z : s * Real(tanh(x));
+}
+// 4q / (1 + q)², q = exp(−2 |z / s|): it keeps its digits where 1 − tanh² has none.
+template <class Real>
+__device__ __noinline__ Real capped_slope(Real z, Real s) {
+  // The quotient's rounding error is carried along: it would cost half an ulp of the exponent.
+  const Real x = magnitude(z) / s, rest = is_finite(x) ? fused(-x, s, magnitude(z)) / s : Real(0);
+  Real q = Real(exp(Real(-2) * x));
+  q -= Real(2) * rest * q;
+  return Real(4) * q / ((Real(1) + q) * (Real(1) + q));
+}
+// From z and the slope there.
+template <class Real>
+__device__ __noinline__ Real capped_curvature(Real z, Real s, Real slope) {
+  return slope * Real(tanh(z / s)) * (Real(-2) / s);
+}
+
+// That of a loss, which may have none; −inf stays masked, +inf stays (its row is NaN).
 template <class Real>
 struct Softcap {
   Real s;  // 0: no cap
 
-  DEVICE Real operator()(Real z) const {
-    if (s == Real(0) || z - z != Real(0)) return z;
-    const Real x = z / s;
-    // tanh(x) = x to the last digit, and z / s may have lost digits below the smallest normal number.
-    return magnitude(x) < Real(1e-9) ? z : s * Real(tanh(x));
-  }
-  // 4q / (1 + q)², q = exp(−2 |z / s|): it keeps its digits where 1 − tanh² has none.
-  DEVICE Real slope(Real z) const {
-    if (s == Real(0)) return Real(1);
-    // The quotient's rounding error is carried along: it would cost half an ulp of the exponent.
-    const Real x = magnitude(z) / s, rest = is_finite(x) ? fused(-x, s, magnitude(z)) / s : Real(0);
-    Real q = Real(exp(Real(-2) * x));
-    q -= Real(2) * rest * q;
-    return Real(4) * q / ((Real(1) + q) * (Real(1) + q));
-  }
-  DEVICE Real curvature(Real z) const {
-    return s == Real(0) ? Real(0) : slope(z) * Real(tanh(z / s)) * (Real(-2) / s);
-  }
+  DEVICE Real operator()(Real z) const { return s == Real(0) || z - z != Real(0) ? z : capped(z, s); }
+  DEVICE Real slope(Real z) const { return s == Real(0) ? Real(1) : capped_slope(z, s); }
+  DEVICE Real curvature(Real z, Real slope) const { return s == Real(0) ? Real(0) : capped_curvature(z, s, slope); }
 };
 
 // A row's masses; T the logits' dtype, TT that of probabilities.

@@ -126,7 +126,9 @@ def keeping(
         return segments(contiguous, 4 // share)
     if not contiguous:
         # One class per chunk; 16 kept.
-        for size, width in ((1, 128), (8, 32), (16, 32))[: 2 if itemsize == 8 and arrays == 2 else 3]:
+        # Of two arrays a thread has 255 registers, or 128 in a block of more than 256.
+        widest = 32 if arrays == 1 else 16
+        for size, width in ((1, 128), (8, 32), (16, widest))[: 2 if itemsize == 8 and arrays == 2 else 3]:
             if classes <= 16 * size:
                 return columns(size, width, 16)
         return columns(16, 32, 0)

@@ -269,6 +269,11 @@ struct Row {
 
   DEVICE Row(Team& team, int64 classes) : team(team), steps(team, classes) {}
 
+  // The walks from here on find their chunks' places anew: V of them would be V registers, beside the row itself.
+  DEVICE void forget_places() {
+    if constexpr (V > 0) steps.first = anew(steps.first);
+  }
+
   // visit(j, x): each chunk in turn; what is written to x is kept where V > 0.
   template <class Read, class Visit>
   DEVICE void each(Read read, Visit visit) {

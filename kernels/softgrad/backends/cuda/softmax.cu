@@ -49,7 +49,9 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     s = all_of(team, s);
     Real over_s = nan<Real>();
     if (ordinary) over_s = Team::SIZE == 1 && V == 1 ? inverse(s.high) : inverse(s);
-    const Results<T, Real, Team, V> out(team, a.out, a.shape, at, classes);
+    // Found anew, as below: until here the row's numbers want the registers.
+    row.forget_places();
+    const Results<T, Real, Team, V> out(team, a.out, a.shape, At(present ? r : 0, a.shape), classes);
     row.each(read, [&](Index j, Real(&x)[WIDTH]) {
       if constexpr (V == 0)
 #pragma unroll
@@ -61,14 +63,14 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     out.done();
   } else {
     Sum<Real> sum;
-    int64 count = 0;
+    Index count = 0;
     row.each(read, [&](Index, Real(&x)[WIDTH]) {
       Real e[WIDTH];
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
         const bool largest = x[i] == m;
         count += largest;
-        e[i] = largest ? Real(0) : shift.exp(x[i]);
+        e[i] = choose(largest, Real(0), shift.exp(x[i]));
       }
       sum.template add_chunk<V>(tree_sum(e));
     });
@@ -78,7 +80,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     sum.add(Real(rest.count - 1) * e_k);
     const Real l = ordinary ? log1p_of(sum.value() / e_k) : nan<Real>();
     if constexpr (MODE == LOG_PROBABILITIES) {
-      const Results<T, Real, Team, V> out(team, a.out, a.shape, at, classes);
+      const Results<T, Real, Team, V> out(team, a.out, a.shape, At(present ? r : 0, a.shape), classes);
       row.each(read, [&](Index j, Real(&x)[WIDTH]) {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = (x[i] - m) - l;
