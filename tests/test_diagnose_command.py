@@ -170,6 +170,16 @@ def test_info(capsys):
     assert "GPU" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "not set: the array decides"), ("numpy", "'numpy'\n"), ("nunpy", "'nunpy', which is no backend")],
+)
+def test_info_says_which_backend_is_forced(monkeypatch, capsys, name, said):
+    monkeypatch.setenv("SOFTGRAD_BACKEND", name)
+    assert main(["info"]) == 0
+    assert f"  SOFTGRAD_BACKEND  {said}" in capsys.readouterr().out
+
+
 def test_as_a_process(mine):
     """The module runs, is plain in a pipe, and its exit status reaches the shell, whatever the encoding."""
     root = Path(softgrad.__file__).parents[1]

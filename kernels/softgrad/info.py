@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterable, Iterator
 
 import softgrad
+from softgrad.registry import BACKENDS
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "cupy", "numba-cuda", "ml_dtypes")
 
@@ -18,7 +19,7 @@ def about() -> str:
     """Versions, backends, devices and threads, as text."""
     lines = [f"softgrad {softgrad.__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
     lines += ["packages", *_table(_versions()), ""]
-    lines += ["backends", *_table(softgrad.available_backends().items()), ""]
+    lines += ["backends", *_table([*softgrad.available_backends().items(), _forced()]), ""]
     lines += ["devices and threads", *_table(_devices())]
     return "\n".join(lines)
 
@@ -27,6 +28,12 @@ def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     pairs = list(rows)
     width = max((len(name) for name, _ in pairs), default=0)
     return (f"  {name:<{width}}  {value}" for name, value in pairs)
+
+
+def _forced() -> tuple[str, str]:
+    name = os.environ.get("SOFTGRAD_BACKEND", "")
+    known = "" if name in BACKENDS else ", which is no backend"
+    return "SOFTGRAD_BACKEND", f"{name!r}{known}" if name else "not set: the array decides"
 
 
 def _versions() -> Iterator[tuple[str, str]]:
