@@ -11,6 +11,7 @@ import numpy as np
 from softgrad.backends.numba_cpu import few
 from softgrad.backends.numba_cpu import tile_cross_entropy as tiles
 from softgrad.backends.numba_cpu.addresses import address
+from softgrad.backends.numba_cpu.dense_cross_entropy import cross_entropy_dense
 from softgrad.backends.numba_cpu.huge_cross_entropy import cross_entropy_segments, gap_segments
 from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
 from softgrad.backends.numba_cpu.laid import Laid, by_tiles, is_for_float32
@@ -28,6 +29,7 @@ from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middl
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
     SHORT,
+    are_dense,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
@@ -81,17 +83,25 @@ def parts_of(problem: Loss) -> int:
 def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
     """Short rows: their losses would be as much to write and to read as their logits."""
     of_sums = (address(laid.values), 0, 0, 0, SUMS, 1)
-    arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_sums, grad)
-    hard = share_sixteen(
-        problem.z,
-        lambda *shared: cross_entropy_columns(*shared, *arguments, past_caches, fmt, options),
-        chunk=CHUNK,
-    )
+    hard = share_sixteen(problem.z, _short(problem, laid, of_sums, grad), chunk=CHUNK)
     if hard is not None:
         hard.sort()  # listed in any order
         values = np.empty(problem.z.shape[::2])
         by_tiles(problem, laid, values, grad, hard)
         laid.apart = values.ravel()[hard]
+
+
+def _short(problem: Loss, laid: Laid, of_loss: Described, grad: Array | None) -> Callable[[int, int, int, int], None]:
+    """The kernel of short rows."""
+    arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_loss, grad)
+    g = laid.scale()
+    if g is None or not are_dense(problem.z, *(() if grad is None else (grad,))):
+        return lambda *shared: cross_entropy_columns(*shared, *arguments, past_caches, fmt, options)
+    outer, classes, _ = problem.z.shape
+    near = np.float32(g)
+    dense = (outer, describe(problem.z), laid.indices_at, near, np.float32(g - float(near)), of_loss)
+    like, grad_at = (fmt,) * classes, 0 if grad is None else address(grad)
+    return lambda *shared: cross_entropy_dense(*shared, *dense, grad_at, past_caches, like)
 
 
 def _arguments(problem: Loss, laid: Laid, of_loss: Described, grad: Array | None) -> tuple[tuple[Any, ...], Any]:
@@ -125,9 +135,10 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         hard = share_segments(z, laid.indices_at, steps)
     elif has_long_rows(z):
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt, options))
+    elif has_middle_rows(z):
+        hard = share_sixteen(z, lambda *shared: cross_entropy_middle(*shared, *arguments, past_caches, fmt, options))
     else:
-        kernel = cross_entropy_middle if has_middle_rows(z) else cross_entropy_columns
-        hard = share_sixteen(z, lambda *shared: kernel(*shared, *arguments, past_caches, fmt, options))
+        hard = share_sixteen(z, _short(problem, laid, of_loss, grad))
     if hard is not None:
         by_tiles(problem, laid, values, grad, hard)
 

@@ -20,6 +20,7 @@ from softgrad.backends.numba_cpu.memory import (
     give_back,
     readable,
 )
+from softgrad.backends.numba_cpu.sixteen_targets import LARGEST_SCALE, SMALLEST_SCALE
 from softgrad.backends.numba_cpu.targets import reduce_rows
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
@@ -87,6 +88,14 @@ class Laid:
         else:
             self._scales = np.asarray(scale, np.float64)
             self.scales = describe_per_row(np.broadcast_to(self._scales, (outer, inner)))
+
+    def scale(self) -> float | None:
+        """What every row's gradient is multiplied by, if there is nothing else to that and float32 will do for it."""
+        given = self._problem.grad_output
+        if self.weights_at or self.options or self.by == 0.0 or not isinstance(given, float):
+            return None
+        g = given / self.by
+        return g if g == 0.0 or SMALLEST_SCALE < abs(np.float32(g)) < LARGEST_SCALE else None
 
     def tile_arguments(self) -> tuple[Any, ...]:
         """What kernels on tiles are told of the problem."""

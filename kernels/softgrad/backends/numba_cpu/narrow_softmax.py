@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import f32s, i32s, joined, load_f32, read_i64, store_f32, take
+from softgrad.backends.numba_cpu.lanes import halves, i32s, load_f32, read_i64, store_f32, take
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     first_largest,
@@ -14,11 +14,11 @@ from softgrad.backends.numba_cpu.narrow import (
     whole,
 )
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_columns, write_columns
-from softgrad.backends.numba_cpu.pairs import in_float64, reciprocal
+from softgrad.backends.numba_cpu.pairs import reciprocal
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
-    log_sums,
+    log_sums_of,
     ordinary,
     refer_rows,
     whole_shift,
@@ -46,7 +46,7 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
             else:
                 m, k = first_largest(columns, classes)
             N = whole_shift(m)
-            total, _ = exponentials(columns, terms, classes, N, k)
+            total, e_k = exponentials(columns, terms, classes, N, k)
             keep = ordinary(m, tile)
             if not all_set(keep):
                 refer_rows(hard, tile, keep, 0)
@@ -55,11 +55,10 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
                 for c in range(classes):
                     store_f32(columns + 64 * c, scaled(load_f32(columns + 64 * c), factor, rest))
             else:
-                l_low, l_high = log_sums(m, N, *in_float64(total), f32s(1.0))
+                l = log_sums_of(m, N, total, e_k)
                 if operation == LOGSUMEXP:
-                    write_log_sums(out, tile, m, l_low, l_high)
+                    write_log_sums(out, tile, m, *halves(l))
                     continue
-                l = joined(l_low, l_high)
                 for c in range(classes):
                     store_f32(columns + 64 * c, (load_f32(columns + 64 * c) - m) - l)
             filled = write_columns(columns, stage, out, tile, keep, filled, packed, i + 1 == stop, fmt)

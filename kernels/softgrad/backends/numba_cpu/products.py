@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from softgrad.backends.numba_cpu.dense_products import product_dense
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
 from softgrad.backends.numba_cpu.huge_products import moment_segments, product_segments
 from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
@@ -22,6 +23,7 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_products import product_middle, product_middle_few
 from softgrad.backends.numba_cpu.narrow_products import product_columns, product_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
+    are_dense,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -125,11 +127,17 @@ def _by_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> No
         count, v_step, of_v = describe_tangents(v)
         _, out_step, of_out = describe_tangents(out)
         of_z, past_caches = describe(z), streams(out, v, z)
+        is_dense = count == 1 and are_dense(z, v[0], out[0])
 
         def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
+            shared = counter, chunk, hard, scratch
+            if is_dense:
+                like, addresses = (fmt,) * classes, (of_z[0], of_v[0], of_out[0])
+                product_dense(*shared, outer, operation, kind, *addresses, past_caches, like)
+                return
             kernel(
-                counter, chunk, hard, scratch, outer * inner, classes, operation, kind, of_z, count, of_v, v_step,
-                of_out, out_step, past_caches, v_fmt, fmt,
+                *shared, outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step,
+                past_caches, v_fmt, fmt,
             )  # fmt: skip
 
         hard = share_sixteen(z, run, count)

@@ -16,6 +16,8 @@ from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
 SHORT, MIDDLE = 32, 384
+# Up to how many the columns of sixteen rows are kept in registers, where rows lie one behind the other.
+DENSE = 6
 # Results are written past the caches where they and what they are made of are larger than this: of any 32 MB that a
 # processor's caches may hold, others will have taken some.
 LARGE_BYTES = 2**24
@@ -43,6 +45,15 @@ def has_huge_rows(z: Array) -> bool:
 def has_middle_rows(z: Array) -> bool:
     """Whether sixteen rows are worked on at a time, each in vectors of its own: depends on C and contiguity alone."""
     return bool(SHORT < z.shape[1] <= MIDDLE and z.strides[1] == z.itemsize)
+
+
+def are_dense(*arrays: Array) -> bool:
+    """Whether rows are so short, and lie one behind the other in all arrays, that columns are kept in registers."""
+    for array in arrays:
+        (_, classes, inner), size = array.shape, array.itemsize
+        if not (2 <= classes <= DENSE and inner == 1 and array.strides[:2] == (size * classes, size)):
+            return False
+    return all(array.dtype == arrays[0].dtype for array in arrays)
 
 
 def streams(out: Array, *inputs: Array) -> bool:

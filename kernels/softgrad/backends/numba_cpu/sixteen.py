@@ -19,6 +19,7 @@ from softgrad.backends.numba_cpu.lanes import (
     to_integers,
     where,
 )
+from softgrad.backends.numba_cpu.pairs import in_float64, log1p_of_quotient
 from softgrad.backends.numba_cpu.product_vectors import bounds, is_fine
 from softgrad.backends.numba_cpu.single import LARGEST, LIFT, LN_2, LOG2_E, term_at
 from softgrad.backends.numba_cpu.wide import refer
@@ -67,6 +68,15 @@ def log_sums(m, N, low, high, ties):
     ties_low, ties_high = halves(ties)
     e_low, e_high = term_at(m_low - n_low * LN_2), term_at(m_high - n_high * LN_2)
     return log1p(low / e_low + (ties_low - 1.0)), log1p(high / e_high + (ties_high - 1.0))
+
+
+@inlined
+def log_sums_of(m, N, others, e_k):
+    """The same, float32, from the sum over the classes but the first largest, a pair, and that one's e."""
+    l = log1p_of_quotient(others, e_k)
+    if anywhere((others[0] < 2.0**-30) & (others[0] > 0.0)):
+        l = where(others[0] < 2.0**-30, joined(*log_sums(m, N, *in_float64(others), f32s(1.0))), l)
+    return l
 
 
 @inlined

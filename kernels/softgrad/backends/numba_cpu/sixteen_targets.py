@@ -37,6 +37,8 @@ from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_off
 
 # A kind of loss: instead of each row's, the sum over what a thread takes at a time, CHUNK tiles.
 SUMS, CHUNK = -1, 64
+# Between which numbers what gradients are multiplied by needs no look at Σ e < 2⁷⁴.
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-45, 2.0**60
 
 
 @helper
@@ -55,22 +57,13 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
     place, g D; the losses of eight rows and of the others, in float64.)
     """
     counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
-    fine, d, lse = counts >= 0, f32s(0.0), (f64s(0.0), f64s(0.0))
-    plain, lone = options is None and weights == 0, scales[1] == 0 and scales[3] == 0
-    g = read_as(scales[0], scales[4]) / by if lone and by != 0.0 else 0.0
-    near = np.float32(g)
-    if plain and lone and anywhere(is_moderate(f32s(near))):
-        factor = times(reciprocal(added(others, e_t)), (f32s(near), f32s(np.float32(g - near))))
-        at_t = f32s(0.0) - (others[0] + others[1])
+    d, lse = f32s(0.0), (f64s(0.0), f64s(0.0))
+    if options is None and weights == 0:
+        g = split(*scales_of(scales, tile, by))
+        factor, at_t = plain_factor(others, e_t, g)
+        fine = is_moderate(g[0])
     else:
         factor, at_t, fine, d, lse = settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options)
-        if plain and not lone:  # a row's own grad_output gives the bits that the same for all rows does
-            of_rows = split(*scales_of(scales, tile, by))
-            usual = is_moderate(of_rows[0])
-            quick = times(reciprocal(added(others, e_t)), of_rows)
-            factor = where(usual, quick[0], factor[0]), where(usual, quick[1], factor[1])
-            at_t = where(usual, f32s(0.0) - (others[0] + others[1]), at_t)
-            fine, d = fine | usual, where(usual, f32s(0.0), d)  # g D is -0.0 where g is below 0
     keep = where(counts == 0, i32s(1), where(fine, ordinary(m, tile), i32s(0)))
     if not all_set(keep):
         refer_rows(hard, tile, keep, 0)
@@ -83,20 +76,25 @@ def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard,
             l_low = loss_of(l_low, h_low, gaps[0], m_low, lse[0], tile[2], options)
             l_high = loss_of(l_high, h_high, gaps[1], m_high, lse[1], tile[2], options)
         if not all_set(counts):
-            t_low, t_high = halves(to_floats(t))
-            l_low, l_high = of_targets(l_low, t_low), of_targets(l_high, t_high)
+            l_low, l_high = of_rows_without_targets(l_low, l_high, t)
     return counts, keep, factor, at_t, d, l_low, l_high
 
 
 @inlined
+def plain_factor(others, e_t, g):
+    """What e is multiplied by, a pair, and what takes e_t's place, where nothing but g, a pair, scales the gradient."""
+    return times(reciprocal(added(others, e_t)), g), f32s(0.0) - (others[0] + others[1])
+
+
+@inlined
 def is_moderate(g):
-    """Where g / Σ e is as good as g p: as `single.is_in_range`, whatever the sum."""
-    return (g == 0.0) | ((absolute(g) > 2.0**-40) & (absolute(g) < 2.0**60))
+    """Where g / Σ e is as good as g p: as `single.is_in_range`, for any sum of the rows that are taken so."""
+    return (g == 0.0) | ((absolute(g) > SMALLEST_SCALE) & (absolute(g) < LARGEST_SCALE))
 
 
 @helper
 def settled_in_float64(tile, t, N, e_t, others, weights, scales, by, options):
-    """(What e is multiplied by, a pair, what takes e_t's place, where float32 will do, g D, lse) with every option."""
+    """(What e is multiplied by, a pair, what takes e_t's place, where float32 will do, g D, lse) with options."""
     low, high = in_float64(others)
     e_low, e_high = halves(e_t)
     n_low, n_high = halves(N)
@@ -199,9 +197,15 @@ def loss_of(value, h, gaps, m, lse, classes, options):
     return with_options_loss(weighted(h * (1.0 - options[0]), value), gaps, m, lse, classes, options)
 
 
+@helper
+def of_rows_without_targets(low, high, t):
+    """The losses; 0 and NaN for rows without a target."""
+    t_low, t_high = halves(to_floats(t))
+    return _of_targets(low, t_low), _of_targets(high, t_high)
+
+
 @inlined
-def of_targets(value, t):
-    """The same; 0 and NaN for rows without a target."""
+def _of_targets(value, t):
     return where(t < 0.0, where(t == float(BAD), f64s(math.nan), f64s(0.0)), value)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from softgrad.backends.numba_cpu.dense_softmax import softmax_dense
 from softgrad.backends.numba_cpu.entries import COUNTER
 from softgrad.backends.numba_cpu.huge_rows import Together, share_segments
 from softgrad.backends.numba_cpu.huge_softmax import softmax_segments
@@ -20,6 +21,7 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_middle_few
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
+    are_dense,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -114,9 +116,14 @@ def _by_sixteen(operation: int, z: Array, out: Array) -> None:
         outer, classes, inner = z.shape
         of_z, described = describe(z), describe(out)
         past_caches = operation != LOGSUMEXP and streams(out, z)
+        is_dense = operation != LOGSUMEXP and are_dense(z, out)
 
         def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-            kernel(counter, chunk, hard, scratch, outer * inner, classes, operation, of_z, described, past_caches, fmt)
+            shared = counter, chunk, hard, scratch
+            if is_dense:
+                softmax_dense(*shared, outer, operation, of_z[0], described[0], past_caches, (fmt,) * classes)
+                return
+            kernel(*shared, outer * inner, classes, operation, of_z, described, past_caches, fmt)
 
         hard = share_sixteen(z, run)
     if hard is not None:

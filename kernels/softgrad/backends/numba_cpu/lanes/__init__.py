@@ -91,6 +91,7 @@ from softgrad.backends.numba_cpu.lanes.memory import (
     write_f64_to_half,
     write_i64,
 )
+from softgrad.backends.numba_cpu.lanes.registers import each, fold, load_dense, store_dense
 from softgrad.backends.numba_cpu.lanes.shuffles import (
     anywhere,
     first_bit,
@@ -117,6 +118,7 @@ __all__ = [
     "absolute",
     "anywhere",
     "bits",
+    "each",
     "f32",
     "f32s",
     "f64",
@@ -124,6 +126,7 @@ __all__ = [
     "first_bit",
     "floats",
     "fma",
+    "fold",
     "halves",
     "i32",
     "i32s",
@@ -136,6 +139,7 @@ __all__ = [
     "larger",
     "load",
     "load_columns",
+    "load_dense",
     "load_f32",
     "load_f64",
     "load_f64_of_bfloat",
@@ -170,6 +174,7 @@ __all__ = [
     "size_of",
     "store",
     "store_columns",
+    "store_dense",
     "store_f32",
     "store_f64",
     "store_f64_to_bfloat",

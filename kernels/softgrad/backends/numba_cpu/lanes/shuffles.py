@@ -182,12 +182,13 @@ def _transposed_in_quarters(builder: Any, a: Any, b: Any, c: Any, d: Any) -> lis
 
 
 def picked(builder: Any, sources: list[Any], picks: list[int]) -> Any:
-    """Sixteen elements of vectors of sixteen, numbered through: one shuffle less than there are vectors."""
+    """As many elements of vectors, numbered through, as each has: one shuffle less than there are vectors."""
+    n = sources[0].type.count
     value = sources[0]
-    for k in range(1, len(sources)):
-        picked_before = [p if k == 1 and p < 16 else i for i, p in enumerate(picks)]
-        here = (16 + p % 16 if p // 16 == k else q for p, q in zip(picks, picked_before, strict=True))
-        value = _mixed(builder, value, sources[k], here)
+    for k in range(1, max(len(sources), 2)):
+        picked_before = [p if k == 1 and p < n else i for i, p in enumerate(picks)]
+        here = [n + p % n if p // n == k else q for p, q in zip(picks, picked_before, strict=True)]
+        value = builder.shuffle_vector(value, sources[k % len(sources)], ir.Constant(ir.VectorType(I32, n), here))
     return value
 
 

@@ -1,0 +1,95 @@
+"""Cross-entropy of dense short rows with an integer target in each, without options: loss and gradient."""
+
+from __future__ import annotations
+
+import math
+
+from softgrad.backends.numba_cpu.compiling import inlined, kernel
+from softgrad.backends.numba_cpu.dense import (
+    PART,
+    exponentials,
+    largest,
+    source_of,
+    sum_of,
+    tile_at,
+    write_tile,
+)
+from softgrad.backends.numba_cpu.lanes import (
+    each,
+    f32s,
+    f64s,
+    i32s,
+    lane_numbers32,
+    load_dense,
+    sum_across,
+    take,
+    where,
+    write_f64,
+)
+from softgrad.backends.numba_cpu.single import scaled
+from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows, whole_shift
+from softgrad.backends.numba_cpu.sixteen_targets import (
+    SUMS,
+    minus_log_p,
+    of_rows_without_targets,
+    plain_factor,
+    sum_of_losses,
+    targets_of,
+    write_losses,
+)
+from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
+
+
+@kernel
+def cross_entropy_dense(counter, chunk, hard, stage, rows, z, indices, g, g_rest, loss, grad_at, packed, like):
+    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
+
+    g + g_rest is what gradients are multiplied by.  Losses of kind SUMS: their sum over each chunk of tiles.
+    """
+    tiles = (rows + 15) >> 4
+    filled = 0
+    first = take(counter) * chunk
+    while first < tiles:
+        stop = min(first + chunk, tiles)
+        sums = f64s(0.0)
+        for i in range(first, stop):
+            tile = tile_at(i, rows, like)
+            t = targets_of(indices, tile)
+            x = load_dense(source_of(z[0], tile, stage + PART, like), like)
+            m = largest(x)
+            N = whole_shift(m)
+            e = exponentials(x, N)
+            others, e_t = sum_of(e, t)
+            counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
+            keep = where(counts == 0, i32s(1), ordinary(m, tile))
+            if not all_set(keep):
+                refer_rows(hard, tile, keep, 0)
+            if loss[0] != 0:
+                l_low, l_high = minus_log_p(tile, t, N, e_t, others, z, like[0])
+                if not all_set(counts):
+                    l_low, l_high = of_rows_without_targets(l_low, l_high, t)
+                if loss[4] == SUMS:
+                    sums += sum_of_losses(tile, keep, l_low, l_high)
+                else:
+                    write_losses(loss, tile, l_low, l_high)
+            if grad_at != 0:
+                factor, at_t = plain_factor(others, e_t, (f32s(g), f32s(g_rest)))
+                gradient = each(_gradient, (t, at_t, factor), (e,))
+                if not all_set(counts):
+                    gradient = each(_without_target, (counts, where(t == BAD, f32s(math.nan), f32s(0.0))), (gradient,))
+                filled = write_tile(gradient, stage, grad_at, tile, keep, filled, packed, i + 1 == stop, like)
+        if loss[4] == SUMS and loss[0] != 0:
+            write_f64(loss[0] + 8 * (first // chunk), sum_across(sums))
+        first = take(counter) * chunk
+
+
+@inlined
+def _gradient(c, of, e):
+    t, at_t, factor = of
+    return scaled(where(t == c, at_t, e), factor[0], factor[1])
+
+
+@inlined
+def _without_target(c, of, g):
+    counts, nothing = of
+    return where(counts == 0, nothing, g)
