@@ -6,12 +6,11 @@ high is what the pair amounts to, rounded; low its rounding error, itself rounde
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import helper, inlined
-from softgrad.backends.numba_cpu.functions import INF, two_sum
-from softgrad.backends.numba_cpu.lanes import bits, f32s, floats, fma, halves, i32s, joined, to_floats, where
+from softgrad.backends.numba_cpu.compiling import inlined
+from softgrad.backends.numba_cpu.functions import two_sum
+from softgrad.backends.numba_cpu.lanes import bits, f32s, floats, fma, halves, i32s, joined, to_floats
 
 LN2_HIGH, LN2_LOW = 355 / 512, 0.6931471805599453 - 355 / 512  # the first of so few bits that k times it is exact
-SQRT_HALF = 0x3F3504F3
 
 
 @inlined
@@ -58,24 +57,26 @@ def rounded_product(a, b):
     return fma(a[0], b[0], fma(a[0], b[1], a[1] * b[0]))
 
 
-@helper
+@inlined
 def log1p_of_quotient(pair, by):
-    """log(1 + pair / by), to an ulp, for quotients from 2⁻¹⁰⁰ to 2¹²⁰: as `functions.log1p`."""
-    over = 1.0 / by
-    x = pair[0] * over
-    left = (fma(-x, by, pair[0]) + pair[1]) * over  # by which x is too small
-    u = 1.0 + x
-    lost = where(x < 1.0, x - (u - 1.0), 1.0 - (u - x)) + left
-    k = (bits(u) - i32s(SQRT_HALF)) >> 23  # so that 1 + f lies between √½ and √2
-    f = floats(bits(u) - (k << 23)) - 1.0
-    s = f / (2.0 + f)
-    lost *= floats((127 - k) << 23) * (1.0 - 2.0 * s)  # over u; 1 − 2 s is near enough to 1 / (1 + f)
-    w = s * s
-    p = fma(w, f32s(0.24279078841), f32s(0.28498786688))
-    p = fma(w, p, f32s(0.40000972152))
-    p = fma(w, p, f32s(0.66666662693))
-    half_square = 0.5 * f * f
-    n = to_floats(k)
-    small = fma(n, f32s(LN2_LOW), lost)
-    log = fma(n, f32s(LN2_HIGH), f - (half_square - fma(s, fma(w, p, half_square), small)))
-    return where(x < INF, log, x)
+    """log(1 + pair / by), to an ulp, for quotients from 2⁻¹⁰⁰ to 2¹²⁰.
+
+    That is log(s / by), s = by + pair: k ln 2 + 2 artanh(n / d), n = s − 2ᵏ by, d = s + 2ᵏ by, with 2ᵏ by so near s
+    that n loses nothing, and |n / d| < 0.201.  There is no other division.
+    """
+    s, lost = two_sum(pair[0], by)
+    k = (bits(s) - bits(by) + i32s(1 << 22)) >> 23
+    near = floats(bits(by) + (k << 23))
+    exact = s - near
+    n = exact + lost
+    d = s + near
+    over = 1.0 / d
+    q = n * over
+    rest = fma(-q, d, n) + ((lost - (n - exact)) + pair[1] - q * ((s - d) + near))  # of n, beyond q d
+    w = q * q
+    p = fma(w, f32s(0.30383142828941345), f32s(0.39956769347190857))
+    p = fma(w, p, f32s(0.6666696071624756))
+    q2, power = q + q, to_floats(k)
+    whole = power * LN2_HIGH
+    log = whole + q2
+    return log + (fma(rest + rest, over, fma(q * w, p, power * LN2_LOW)) + (q2 - (log - whole)))
