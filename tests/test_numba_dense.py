@@ -1,4 +1,4 @@
-"""Rows of two to six classes that lie one behind the other: right, and with the bits they have in any other layout."""
+"""Rows of two to sixteen classes that lie one behind the other: right, and with the bits they have in any other layout."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from softgrad.backends.numba_cpu.memory import FORMATS
 from tests.cases import DTYPES
 
 ROWS = 2 * single_rows.FEW + 37  # more than a few, the last tile not whole
-# Every format; one and two groups of four classes; registers of one, two and three vectors, the last whole or not.
-KINDS = [("float32", 5), ("float16", 3), ("bfloat16", 2)]
+# Every format; columns that are picked, and rows transposed; one group of four classes, and several.
+KINDS = [("float32", 5), ("float16", 11), ("bfloat16", 2)]
 
 
 @compiling.helper
@@ -31,7 +31,7 @@ def there_and_back(source, target, columns_at, like):
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("classes", range(2, single_rows.DENSE + 1))
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 6, 7, 9, 14, 16])
 def test_columns(name: str, classes: int) -> None:
     numbers = np.arange(16.0 * classes).reshape(16, classes).astype(DTYPES[name])
     back, columns = np.zeros_like(numbers), np.zeros((classes, 16), np.float32)

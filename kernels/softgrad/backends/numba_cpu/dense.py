@@ -1,4 +1,4 @@
-"""Rows of two to six classes that lie one behind the other: as in `narrow`, but columns never leave the registers.
+"""Rows of two to sixteen classes that lie one behind the other: as in `narrow`, but columns never leave the registers.
 
 The arithmetic is that of `narrow`, operation by operation: which of the two serves depends on how arrays lie, and no
 result may.  Only the way of a number is another.  So short a row costs little more than its exponentials, where every
@@ -37,7 +37,7 @@ from softgrad.backends.numba_cpu.sixteen import all_set
 
 FLOAT32 = np.float32(0)
 # Scratch memory for what is read of a tile that is not whole: of logits; of tangents.
-PART, TANGENT_PART = COLUMNS, COLUMNS + 512
+PART, TANGENT_PART = COLUMNS, COLUMNS + 1024
 
 
 @inlined

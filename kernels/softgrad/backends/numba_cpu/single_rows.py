@@ -17,7 +17,7 @@ from softgrad.backends.numba_cpu.threads import share
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
 SHORT, MIDDLE = 32, 384
 # Up to how many the columns of sixteen rows are kept in registers, where rows lie one behind the other.
-DENSE = 6
+DENSE = 16
 # Results are written past the caches where they and what they are made of are larger than this: of any 32 MB that a
 # processor's caches may hold, others will have taken some.
 LARGE_BYTES = 2**24

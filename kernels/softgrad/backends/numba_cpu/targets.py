@@ -22,7 +22,9 @@ from softgrad.backends.numba_cpu.lanes import (
     lane,
     lane_numbers64,
     load_f64,
+    load_i64,
     load_part_f64,
+    load_part_i64,
     read_f64,
     store_i64,
     store_part_i64,
@@ -174,12 +176,23 @@ def judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found)
     """Find for each PART of int64 targets side by side the first BAD one if `check`, else −1, and how many count."""
     i = take(counter)
     while i * PART < rows:
-        targets = at + 8 * PART * i, 8, 0, 8, INT64, 1
-        bad, count, _ = classify(
-            targets, min(PART, rows - PART * i), classes, ignores, ignore_index, check, 0, 0
-        )  # fmt: skip
+        targets, count = (at + 8 * PART * i, 8, 0, 8, INT64, 1), min(PART, rows - PART * i)
+        bad = -1
+        if (ignores and 0 <= ignore_index < classes) or not are_inside(targets[0], count, classes):
+            bad, count, _ = classify(targets, count, classes, ignores, ignore_index, check, 0, 0)
         found[i, 0], found[i, 1] = bad + PART * i if bad >= 0 else -1, count
         i = take(counter)
+
+
+@helper
+def are_inside(at, count, classes):
+    """Whether all of so many int64 side by side are classes."""
+    signs, last = i64s(0), i64s(classes - 1)
+    for r in range(0, count - 7, 8):
+        t = load_i64(at + 8 * r)
+        signs |= t | (last - t)
+    t = load_part_i64(at + 8 * (count & -8), count & 7)
+    return not anywhere((signs | t | (last - t)) < 0)
 
 
 @helper

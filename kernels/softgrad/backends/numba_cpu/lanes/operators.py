@@ -63,3 +63,4 @@ for _op, _symbol in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "
 _operator(operator.iadd, 2, _arithmetic("fadd", "add"))
 _operator(operator.isub, 2, _arithmetic("fsub", "sub"))
 _operator(operator.imul, 2, _arithmetic("fmul", "mul"))
+_operator(operator.ior, 2, lambda builder, _, args: builder.or_(*args))

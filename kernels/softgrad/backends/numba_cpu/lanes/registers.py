@@ -14,22 +14,10 @@ from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import intrinsic
 from softgrad.backends.numba_cpu.lanes.formats import FORMATS
-from softgrad.backends.numba_cpu.lanes.shuffles import picked
+from softgrad.backends.numba_cpu.lanes.shuffles import columns_of, picked, rows_of
 from softgrad.backends.numba_cpu.lanes.vectors import I32, I64, f32, pointer_to
 
-
-def _part(builder: Any, value: Any, first: int, count: int) -> Any:
-    """So many elements from one on; beyond the last there may be anything."""
-    picks = [i % value.type.count for i in range(first, first + count)]
-    return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), picks))
-
-
-def _places(classes: int, width: int) -> list[list[tuple[int, int]]]:
-    """What each place of registers of `width` numbers holds, in which columns lie in sequence: (row, class)."""
-    return [
-        [(i % 16, min(i // 16, classes - 1)) for i in range(start, start + width)]
-        for start in range(0, 16 * classes, width)
-    ]
+PICKED = 6  # up to so many columns each is picked from all registers; of more, rows are transposed
 
 
 @intrinsic
@@ -37,21 +25,10 @@ def load_dense(typing_context, address, like):
     """The numbers of sixteen rows, as columns."""
     chosen, classes = FORMATS[like.dtype], like.count
     result = types.UniTuple(f32, classes)
-    width = 64 // chosen.size
+    find = _picked_columns if classes <= PICKED else _transposed_columns
 
     def codegen(context, builder, sig, args):
-        parts = []
-        for start in range(0, 16 * classes, width):
-            n = min(width, 16 * classes - start)
-            at = builder.add(args[0], I64(chosen.size * start))
-            part = builder.load(pointer_to(builder, at, ir.VectorType(chosen.stored, n)), align=chosen.size)
-            parts.append(part if n == width else _part(builder, part, 0, width))
-        columns = []
-        for places in _places(classes, width):
-            found = picked(builder, parts, [classes * row + c for row, c in places])
-            columns += [found] if width == 16 else [_part(builder, found, first, 16) for first in (0, 16)]
-        columns = [chosen.widen(builder, column) for column in columns[:classes]]
-        return context.make_tuple(builder, result, columns)
+        return context.make_tuple(builder, result, find(builder, args[0], chosen, classes))
 
     return signature(result, types.int64, like), codegen
 
@@ -60,21 +37,86 @@ def load_dense(typing_context, address, like):
 def store_dense(typing_context, columns, address, like):
     """The reverse; each number rounded once."""
     chosen, classes = FORMATS[like.dtype], like.count
-    width = 64 // chosen.size
+    write = _write_picked if classes <= PICKED else _write_transposed
 
     def codegen(context, builder, sig, args):
-        narrow = [chosen.narrow(builder, builder.extract_value(args[0], c)) for c in range(classes)]
-        sources = narrow if width == 16 else [_joined(builder, narrow[c : c + 2]) for c in range(0, classes, 2)]
-        for start in range(0, 16 * classes, width):
-            n = min(width, 16 * classes - start)
-            flat = [min(i, 16 * classes - 1) for i in range(start, start + width)]
-            part = picked(builder, sources, [16 * (i % classes) + i // classes for i in flat])
-            part = part if n == width else _part(builder, part, 0, n)
-            at = builder.add(args[1], I64(chosen.size * start))
-            builder.store(part, pointer_to(builder, at, part.type), align=chosen.size)
+        write(builder, [builder.extract_value(args[0], c) for c in range(classes)], args[1], chosen)
         return context.get_dummy_value()
 
     return signature(types.none, columns, types.int64, like), codegen
+
+
+def _picked_columns(builder: Any, address: Any, chosen: Any, classes: int) -> list[Any]:
+    width = 64 // chosen.size
+    parts = []
+    for start in range(0, 16 * classes, width):
+        n = min(width, 16 * classes - start)
+        part = builder.load(_at(builder, address, start, chosen, n), align=chosen.size)
+        parts.append(part if n == width else _part(builder, part, 0, width))
+    columns = []
+    for start in range(0, 16 * classes, width):  # a register may hold two columns of 16-bit numbers
+        places = [(i % 16, min(i // 16, classes - 1)) for i in range(start, start + width)]
+        found = picked(builder, parts, [classes * row + c for row, c in places])
+        columns += [found] if width == 16 else [_part(builder, found, first, 16) for first in (0, 16)]
+    return [chosen.widen(builder, column) for column in columns[:classes]]
+
+
+def _write_picked(builder: Any, columns: list[Any], address: Any, chosen: Any) -> None:
+    classes, width = len(columns), 64 // chosen.size
+    narrow = [chosen.narrow(builder, column) for column in columns]
+    sources = narrow if width == 16 else [_joined(builder, narrow[c : c + 2]) for c in range(0, classes, 2)]
+    for start in range(0, 16 * classes, width):
+        n = min(width, 16 * classes - start)
+        flat = [min(i, 16 * classes - 1) for i in range(start, start + width)]
+        part = picked(builder, sources, [16 * (i % classes) + i // classes for i in flat])
+        part = part if n == width else _part(builder, part, 0, n)
+        builder.store(part, _at(builder, address, start, chosen, n), align=chosen.size)
+
+
+def _transposed_columns(builder: Any, address: Any, chosen: Any, classes: int) -> list[Any]:
+    columns: list[Any] = []
+    for first in range(0, classes, 16):
+        count = min(classes - first, 16)
+        width = _width(count)
+        rows = []
+        for i in range(16):
+            start = classes * i + first
+            n = min(width, 16 * classes - start)  # the next row's first numbers do no harm, those beyond the last might
+            part = builder.load(_at(builder, address, start, chosen, n), align=chosen.size)
+            rows.append(chosen.widen(builder, part if n == width else _part(builder, part, 0, width)))
+        columns += columns_of(builder, rows, -(-count // 4) * 4)[:count]
+    return columns
+
+
+def _write_transposed(builder: Any, columns: list[Any], address: Any, chosen: Any) -> None:
+    classes = len(columns)
+    blocks = []
+    for first in range(0, classes, 16):
+        block = columns[first : first + 16]
+        blocks.append(rows_of(builder, block + block[-1:] * (-len(block) % 4)))
+    for i in range(16):  # in this order: what a register holds beyond its row is overwritten by the next row
+        for b, rows in enumerate(blocks):
+            start = classes * i + 16 * b
+            value = chosen.narrow(builder, rows[i])
+            n = min(value.type.count, 16 * classes - start)
+            value = value if n == value.type.count else _part(builder, value, 0, n)
+            builder.store(value, _at(builder, address, start, chosen, n), align=chosen.size)
+
+
+def _width(count: int) -> int:
+    return 4 if count <= 4 else 8 if count <= 8 else 16
+
+
+def _at(builder: Any, address: Any, number: int, chosen: Any, count: int) -> Any:
+    """A pointer to so many numbers from one on."""
+    at = builder.add(address, I64(chosen.size * number))
+    return pointer_to(builder, at, ir.VectorType(chosen.stored, count))
+
+
+def _part(builder: Any, value: Any, first: int, count: int) -> Any:
+    """So many elements from one on; beyond the last there may be anything."""
+    picks = [i % value.type.count for i in range(first, first + count)]
+    return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), picks))
 
 
 def _joined(builder: Any, pair: list[Any]) -> Any:
