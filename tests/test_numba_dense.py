@@ -1,4 +1,4 @@
-"""Rows of two to sixteen classes that lie one behind the other: right, and with the bits they have in any other layout."""
+"""Rows of two to sixteen classes that lie one behind the other: right, and with the bits of any other layout."""
 
 from __future__ import annotations
 

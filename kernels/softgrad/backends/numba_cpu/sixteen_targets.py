@@ -36,7 +36,7 @@ from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_offset, write_as
 
 # A kind of loss: instead of each row's, the sum over what a thread takes at a time, CHUNK tiles.
-SUMS, CHUNK = -1, 64
+SUMS, CHUNK = -1, 256
 # Between which numbers what gradients are multiplied by needs no look at Σ e < 2⁷⁴.
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-45, 2.0**60
 
