@@ -81,11 +81,12 @@ def exponentials_from(N, z_at, e_at, classes, t, asked, write, before, fmt):
     written = 0
     for b in range(blocks):
         start, stop = b * BLOCK, min((b + 1) * BLOCK, vectors)
+        # First, so that what is written comes while the largest of a vector's lanes is waited for.
+        top = largest(z_at, start, stop, tail if b == blocks - 1 else 0, fmt)
         written = write(written, classes if b == blocks - 1 else 16 * stop, before)
         if asked is not None:
             for j in range(start, stop):
                 prefetch(asked[0] + asked[1] * j)
-        top = largest(z_at, start, stop, tail if b == blocks - 1 else 0, fmt)
         if top > m:
             m, block_of_m = top, b
         n = shift_of(top)
