@@ -5,13 +5,12 @@ its exponentials.  So sixteen rows leave the vector of their partial results beh
 and from there on each row is a lane, as in `narrow`, whose arithmetic it shares.
 
 Logits are read once, if their row's largest is near 0, as it mostly is: e is made with one N for all such rows, which
-changes nothing but its exponents, while the largest is looked for.  Other rows are passed over again with their own N,
-and after a tile that has such rows the next one's largest logits are found first.
+changes nothing but its exponents, while the largest is looked for.  Other rows are passed over again with their own N.
 
 Two tiles are under way at once, row by row: of one the results are written, of the next the exponentials are made.  So
 memory is read and written all the time, while the processor computes.  A row's exponentials take the place of those of
-the row that has just been written.  Of products, which need to know where the largest logit is, three: of the one after
-that the largest logits are found.
+the row that has just been written.  After a tile whose rows are not all near 0, and of products, which need to know
+where the largest logit is, three: of the one after that the largest logits are found.
 
 Classes are added in a fixed order: a row's vectors in turn into four sums, (a + b) + (c + d), then lanes as
 `sum_of_each` adds them.
@@ -84,6 +83,12 @@ def of_row(numbers, i):
 def tile_at(i, rows, classes):
     """The i-th tile; one of no rows behind the last."""
     return 16 * i, max(min(16, rows - 16 * i), 0), classes
+
+
+@inlined
+def next_largest(z, tile, distance, found, stage, fmt):
+    """m of each row, which has been `found` while the tile before was under way, or is found now."""
+    return max_of_each(stage + NEXT) if found else largest(z, tile, distance, stage, fmt)
 
 
 @helper

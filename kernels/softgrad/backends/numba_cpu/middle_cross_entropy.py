@@ -31,11 +31,13 @@ from softgrad.backends.numba_cpu.middle import (
     NUMBERS,
     SUMS,
     TERMS,
+    TOPS,
     USUAL,
     each_row,
     exponentials_of_row,
     keep_rows,
-    largest,
+    largest_of_row,
+    next_largest,
     of_row,
     set_at_target,
     shift_rows,
@@ -83,22 +85,26 @@ def cross_entropy_middle(
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, near_0 = (0, 0, classes), is_usual(weights, scales, by, options)
-    usual = near_0
+    before, tile = (0, 0, classes), tile_at(i, rows, classes)
+    near_0 = is_usual(weights, scales, by, options)
+    usual, found = near_0, False
     while True:
-        tile = tile_at(i, rows, classes)
-        N = f32s(USUAL) if usual else shifts(largest(z, tile, of_z, stage, fmt), near_0)
+        i, stop = following(counter, chunk, tiles, i, stop)
+        after = tile_at(i, rows, classes)
+        N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), near_0)
         shift_rows(N, N, stage)
         for r in range(max(before[1], tile[1])):
             if r < before[1]:
                 write(terms, grad, before, r, of_out, stage, streams, fmt)
             if r < tile[1]:
                 terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
+            if r < after[1] and not usual:
+                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
-        m = max_of_each(stage + NEXT)
-        wanted = shifts(m, near_0)
+        m = max_of_each(stage + TOPS)
+        wanted, found = shifts(m, near_0), not usual
         if not all_set(where(wanted == N, i32s(1), i32s(0))):
             shift_rows(wanted, wanted, stage)
             for r in range(tile[1]):
@@ -130,7 +136,7 @@ def cross_entropy_middle(
             each_row(rest * unit, stage + BEFORE + 64)
             each_row(d, stage + BEFORE + 128)
             keep_rows(keep & counts, stage)
-        i, stop = following(counter, chunk, tiles, i, stop)
+        tile = after
 
 
 @inlined
@@ -153,7 +159,7 @@ def terms_of_row(z, terms, tile, indices, i, distance, stage, fmt):
         write_f32(stage + NUMBERS + 192 + 4 * i, read_f32(e_at + 4 * t))
         e = without(e, e_at, tile[2], t)
     store_f32(stage + SUMS + 64 * i, e)
-    store_f32(stage + NEXT + 64 * i, top)
+    store_f32(stage + TOPS + 64 * i, top)
 
 
 @inlined

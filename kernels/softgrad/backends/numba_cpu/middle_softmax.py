@@ -22,11 +22,13 @@ from softgrad.backends.numba_cpu.middle import (
     NEXT,
     SUMS,
     TERMS,
+    TOPS,
     USUAL,
     each_row,
     exponentials_of_row,
     keep_rows,
-    largest,
+    largest_of_row,
+    next_largest,
     of_row,
     rests,
     shift_rows,
@@ -58,21 +60,25 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, usual = (0, 0, classes), True
+    before, tile = (0, 0, classes), tile_at(i, rows, classes)
+    usual, found = True, False
     while True:
-        tile = tile_at(i, rows, classes)
-        N = f32s(USUAL) if usual else shifts(largest(z, tile, of_z, stage, fmt), True)
+        i, stop = following(counter, chunk, tiles, i, stop)
+        after = tile_at(i, rows, classes)
+        N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True)
         shift_rows(N, N, stage)
         for r in range(max(before[1], tile[1])):
             if r < before[1]:
                 write(operation, z, terms, out, before, r, of_out, stage, streams, fmt)
             if r < tile[1]:
                 terms_of_row(z, terms, tile, r, of_z, stage, fmt)
+            if r < after[1] and not usual:
+                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
-        m = max_of_each(stage + NEXT)
-        wanted = shifts(m, True)
+        m = max_of_each(stage + TOPS)
+        wanted, found = shifts(m, True), not usual
         if not all_set(where(wanted == N, i32s(1), i32s(0))):
             N = wanted
             shift_rows(N, N, stage)
@@ -95,7 +101,7 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         each_row(factor, stage + BEFORE)
         each_row(rest, stage + BEFORE + 64)
         keep_rows(keep, stage)
-        i, stop = following(counter, chunk, tiles, i, stop)
+        tile = after
 
 
 @inlined
@@ -103,7 +109,7 @@ def terms_of_row(z, terms, tile, i, distance, stage, fmt):
     """Fill e; what its sum and its largest logit are found from."""
     e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
     store_f32(stage + SUMS + 64 * i, e)
-    store_f32(stage + NEXT + 64 * i, top)
+    store_f32(stage + TOPS + 64 * i, top)
 
 
 @inlined

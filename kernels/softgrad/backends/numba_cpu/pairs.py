@@ -64,7 +64,10 @@ def log1p_of_quotient(pair, by):
     That is log(s / by), s = by + pair: k ln 2 + 2 artanh(n / d), n = s − 2ᵏ by, d = s + 2ᵏ by, with 2ᵏ by so near s
     that n loses nothing, and |n / d| < 0.201.  There is no other division.
     """
-    s, lost = two_sum(pair[0], by)
+    near, lost = two_sum(pair[0], by)
+    lost += pair[1]  # which long sums leave behind in many parts: more than a rounding error
+    s = near + lost
+    lost -= s - near
     k = (bits(s) - bits(by) + i32s(1 << 22)) >> 23
     near = floats(bits(by) + (k << 23))
     exact = s - near
@@ -72,7 +75,7 @@ def log1p_of_quotient(pair, by):
     d = s + near
     over = 1.0 / d
     q = n * over
-    rest = fma(-q, d, n) + ((lost - (n - exact)) + pair[1] - q * ((s - d) + near))  # of n, beyond q d
+    rest = fma(-q, d, n) + ((lost - (n - exact)) - q * ((s - d) + near))  # of n, beyond q d
     w = q * q
     p = fma(w, f32s(0.30383142828941345), f32s(0.39956769347190857))
     p = fma(w, p, f32s(0.6666696071624756))
