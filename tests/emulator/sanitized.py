@@ -90,7 +90,7 @@ def some() -> None:
     z, v = _numbers((2, 2, 300, 3))
     softgrad.softmax_vjp(v, logits=z, out=v, axis=1)
     z, v = _numbers((2, 1, 40))
-    softgrad.cross_entropy_hvp(v, logits=z, targets=np.array([3]), out=z, label_smoothing=0.1)
+    softgrad.cross_entropy_hvp(v, logits=z, targets=np.array([3]), out=z, label_smoothing=0.1, softcap=20.0)
 
 
 def clusters() -> None:
@@ -123,7 +123,7 @@ def everything() -> None:
                 softgrad.cross_entropy(z, t, check_targets=False)
                 softgrad.cross_entropy_grad(z, p, softcap=20.0, z_loss=0.1, label_smoothing=0.1, out=p)
                 softgrad.cross_entropy_jvp(z, logits=z, targets=t, check_targets=False)
-                softgrad.cross_entropy_hvp(v, logits=z, targets=t, check_targets=False, out=v)
+                softgrad.cross_entropy_hvp(v, logits=z, targets=t, check_targets=False, softcap=20.0, out=v)
                 softgrad.softmax(z, out=z)
             softgrad.softmax(np.ascontiguousarray(z.T), axis=0)
     clusters()
