@@ -135,6 +135,35 @@ on_avx2 = pytest.mark.skipif(
 )
 
 
+CALL = """
+import hashlib
+
+import numpy as np
+
+import softgrad
+
+with softgrad.use_backend("numba"):
+    for dtype in (np.float32, np.float16):
+        z = np.linspace(-9.0, 9.0, 123).reshape(3, 41).astype(dtype)
+        print(hashlib.sha256(softgrad.softmax(z).tobytes()).hexdigest())
+"""
+
+
+@on_avx2
+def test_a_processor_without_512_bits_gives_the_same_bits(tmp_path):
+    """As numba compiles for it where it is told to."""
+    older = {
+        "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi2", "NUMBA_CACHE_DIR": str(tmp_path),
+    }  # fmt: skip
+    runs = [
+        subprocess.run([sys.executable, "-c", CALL], env=os.environ | more, capture_output=True, text=True, check=False)
+        for more in ({}, older)
+    ]
+    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
+    assert runs[0].stdout
+    assert runs[0].stdout == runs[1].stdout
+
+
 def instructions(kernel, *signature) -> list[list[str]]:
     """The machine code of a kernel, by words."""
     return [line for run in straight_runs(kernel, *signature) for line in run]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import intrinsic
+from softgrad.backends.numba_cpu.lanes.features import has
 from softgrad.backends.numba_cpu.lanes.vectors import F32, I32, INTEGERS, Vector, f32, f64, i32, i64, llvm_call
 
-HAS_REGISTERS_OF_512_BITS = bool(get_host_cpu_features().get("avx512f"))
+_HAS_REGISTERS_OF_512_BITS = has("avx512f")
 
 
 def _suffix(vector: Vector) -> str:
@@ -59,7 +59,7 @@ def together(typing_context, a, b, c, d):
     """
 
     def codegen(context, builder, sig, args):
-        if not HAS_REGISTERS_OF_512_BITS:
+        if not _HAS_REGISTERS_OF_512_BITS:
             return context.make_tuple(builder, sig.return_type, list(args))
         four = ir.LiteralStructType([f32.llvm] * 4)
         nothing = ir.InlineAsm(ir.FunctionType(four, [f32.llvm] * 4), "", "=v,=v,=v,=v,0,1,2,3", side_effect=False)

@@ -9,11 +9,11 @@ import platform
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features as host_features
 
+from softgrad.backends.numba_cpu.lanes.features import has
 from softgrad.backends.numba_cpu.lanes.vectors import F32, I16, I32
 
-_CONVERTS_HALF = platform.machine() in ("arm64", "aarch64") or bool(host_features().get("f16c"))
+_CONVERTS_HALF = platform.machine() in ("arm64", "aarch64") or has("f16c")
 
 
 def _whole(count: int, number: int) -> Any:
