@@ -80,6 +80,7 @@ DEVICE void softmax(const SoftmaxArgs& a, Team team = Team()) {
     sum.add(Real(rest.count - 1) * e_k);
     const Real l = ordinary ? log1p_of(sum.value() / e_k) : nan<Real>();
     if constexpr (MODE == LOG_PROBABILITIES) {
+      // The row is found anew, too: it shall not keep registers through the walk before.
       const int64 again = team.row();
       const Results<T, Real, Team, V> out(team, a.out, a.shape, At(again < a.shape.rows ? again : 0, a.shape), classes);
       row.each(read, [&](Index j, Real(&x)[WIDTH]) {

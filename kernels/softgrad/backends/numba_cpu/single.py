@@ -23,6 +23,10 @@ LIFT = 64
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453
 _LN2_HIGH, _LN2_LOW = 355 / 512, LN_2 - 355 / 512
+# exp(r) = 1 + r + _E2 r² + … + _E6 r⁶, |r| ≤ ½ ln 2.
+_E6, _E5, _E4, _E3, _E2 = (
+    0.0013814611593261361, 0.008368716575205326, 0.04166838899254799, 0.1666652113199234, 0.4999999403953552,
+)  # fmt: skip
 ROUNDER = 1.5 * 2.0**23 + 127 + LIFT  # 127: the bias of float32's exponent
 _FROM_FULL_LIFT = 2.0 ** (LIFT - FULL_LIFT)
 REACH = 127 + LIFT  # the exponent field of 2^(LIFT − REACH) is 0, and so are its bits: products with it are 0
@@ -41,10 +45,10 @@ def exp_shifted(z, rounder, lowest):
     t = fma(z, f32s(LOG2_E), rounder)
     n = t - rounder
     r = fma(n, f32s(-_LN2_LOW), fma(n, f32s(-_LN2_HIGH), z))
-    q = fma(r, f32s(0.0013814611593261361), f32s(0.008368716575205326))
-    q = fma(r, q, f32s(0.04166838899254799))
-    q = fma(r, q, f32s(0.1666652113199234))
-    q = fma(r, q, f32s(0.4999999403953552))
+    q = fma(r, f32s(_E6), f32s(_E5))
+    q = fma(r, q, f32s(_E4))
+    q = fma(r, q, f32s(_E3))
+    q = fma(r, q, f32s(_E2))
     q = fma(r, q, f32s(1.0))
     q = fma(r, q, f32s(1.0))
     return q * floats(bits(t) << 23)
@@ -62,11 +66,11 @@ def four_exp_shifted(a, b, c, d, rounder, lowest):
     i, j, k, l = t - rounder, u - rounder, v - rounder, w - rounder
     a, b, c, d = _multiplied(i, j, k, l, -_LN2_HIGH, a, b, c, d)
     a, b, c, d = _multiplied(i, j, k, l, -_LN2_LOW, a, b, c, d)
-    x = f32s(0.008368716575205326)
-    i, j, k, l = _multiplied(a, b, c, d, 0.0013814611593261361, x, x, x, x)
-    i, j, k, l = _horner(i, j, k, l, a, b, c, d, 0.04166838899254799)
-    i, j, k, l = _horner(i, j, k, l, a, b, c, d, 0.1666652113199234)
-    i, j, k, l = _horner(i, j, k, l, a, b, c, d, 0.4999999403953552)
+    x = f32s(_E5)
+    i, j, k, l = _multiplied(a, b, c, d, _E6, x, x, x, x)
+    i, j, k, l = _horner(i, j, k, l, a, b, c, d, _E4)
+    i, j, k, l = _horner(i, j, k, l, a, b, c, d, _E3)
+    i, j, k, l = _horner(i, j, k, l, a, b, c, d, _E2)
     i, j, k, l = _horner(i, j, k, l, a, b, c, d, 1.0)
     i, j, k, l = _horner(i, j, k, l, a, b, c, d, 1.0)
     a, b, c, d = floats(bits(t) << 23), floats(bits(u) << 23), floats(bits(v) << 23), floats(bits(w) << 23)

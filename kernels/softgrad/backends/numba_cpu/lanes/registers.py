@@ -1,4 +1,4 @@
-"""Sixteen short rows that lie one behind the other, as columns in registers: a tuple of vectors, one for each class.
+"""Sixteen rows of up to sixteen classes, one behind the other, as columns in registers: a vector for each class.
 
 `like`, a tuple of as many numbers as a row has classes, whose type names their format, tells the compiler how many
 vectors there are.  So what follows has no loop, no call and no memory between a load and a store.
@@ -74,33 +74,25 @@ def _write_picked(builder: Any, columns: list[Any], address: Any, chosen: Any) -
 
 
 def _transposed_columns(builder: Any, address: Any, chosen: Any, classes: int) -> list[Any]:
-    columns: list[Any] = []
-    for first in range(0, classes, 16):
-        count = min(classes - first, 16)
-        width = _width(count)
-        rows = []
-        for i in range(16):
-            start = classes * i + first
-            n = min(width, 16 * classes - start)  # the next row's first numbers do no harm, those beyond the last might
-            part = builder.load(_at(builder, address, start, chosen, n), align=chosen.size)
-            rows.append(chosen.widen(builder, part if n == width else _part(builder, part, 0, width)))
-        columns += columns_of(builder, rows, -(-count // 4) * 4)[:count]
-    return columns
+    width = _width(classes)
+    rows = []
+    for i in range(16):
+        start = classes * i
+        n = min(width, 16 * classes - start)  # the next row's first numbers do no harm, those beyond the last might
+        part = builder.load(_at(builder, address, start, chosen, n), align=chosen.size)
+        rows.append(chosen.widen(builder, part if n == width else _part(builder, part, 0, width)))
+    return columns_of(builder, rows, -(-classes // 4) * 4)[:classes]
 
 
 def _write_transposed(builder: Any, columns: list[Any], address: Any, chosen: Any) -> None:
     classes = len(columns)
-    blocks = []
-    for first in range(0, classes, 16):
-        block = columns[first : first + 16]
-        blocks.append(rows_of(builder, block + block[-1:] * (-len(block) % 4)))
+    rows = rows_of(builder, columns + columns[-1:] * (-classes % 4))
     for i in range(16):  # in this order: what a register holds beyond its row is overwritten by the next row
-        for b, rows in enumerate(blocks):
-            start = classes * i + 16 * b
-            value = chosen.narrow(builder, rows[i])
-            n = min(value.type.count, 16 * classes - start)
-            value = value if n == value.type.count else _part(builder, value, 0, n)
-            builder.store(value, _at(builder, address, start, chosen, n), align=chosen.size)
+        start = classes * i
+        value = chosen.narrow(builder, rows[i])
+        n = min(value.type.count, 16 * classes - start)
+        value = value if n == value.type.count else _part(builder, value, 0, n)
+        builder.store(value, _at(builder, address, start, chosen, n), align=chosen.size)
 
 
 def _width(count: int) -> int:
