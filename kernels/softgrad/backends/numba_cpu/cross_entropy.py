@@ -28,8 +28,9 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
-    SHORT,
+    ADDED,
     are_dense,
+    are_flat,
     has_huge_rows,
     has_long_rows,
     has_middle_rows,
@@ -60,12 +61,18 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
         laid.without_classes(np.inf if problem.z_loss else 0.0)
     elif not (is_single(problem.z) and is_for_float32(problem)):
         by_tiles(problem, laid, values, grad)
-    elif parts:
-        _in_parts(problem, laid, grad)
-    elif grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
-        _by_rows(problem, laid, values, grad)
     else:
-        write_contiguous(grad, lambda result: _by_rows(problem, laid, values, result))
+
+        def write(result: Array | None) -> None:
+            if parts:
+                _in_parts(problem, laid, result)
+            else:
+                _by_rows(problem, laid, values, result)
+
+        if grad is None or not (has_long_rows(problem.z) or has_middle_rows(problem.z)):
+            write(grad)
+        else:
+            write_contiguous(grad, write)
     if with_loss:
         return laid.results(laid.loss_unit, when_nothing_counts=math.nan)[0]
     laid.close()
@@ -73,17 +80,17 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
 
 
 def parts_of(problem: Loss) -> int:
-    """Into how many sums the kernel of short rows adds their losses, to be reduced; 0: they are kept for each row."""
+    """Into how many sums a kernel adds the losses of not so long rows, to be reduced; 0: they are kept for each row."""
     z = problem.z
     outer, classes, inner = z.shape
     whole = problem.reduction == "none" or inner != 1 or not (is_single(z) and is_for_float32(problem))
-    return 0 if whole or not 0 < classes <= SHORT else -(-outer // (16 * CHUNK))
+    return 0 if whole or not 0 < classes <= ADDED else -(-outer // (16 * CHUNK))
 
 
 def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
-    """Short rows: their losses would be as much to write and to read as their logits."""
+    """Their losses would be much to write and to read beside their logits."""
     of_sums = (address(laid.values), 0, 0, 0, SUMS, 1)
-    hard = share_sixteen(problem.z, _short(problem, laid, of_sums, grad), chunk=CHUNK)
+    hard = share_sixteen(problem.z, _by_sixteen(problem, laid, of_sums, grad), chunk=CHUNK)
     if hard is not None:
         hard.sort()  # listed in any order
         values = np.empty(problem.z.shape[::2])
@@ -91,11 +98,17 @@ def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
         laid.apart = values.ravel()[hard]
 
 
-def _short(problem: Loss, laid: Laid, of_loss: Described, grad: Array | None) -> Callable[[int, int, int, int], None]:
-    """The kernel of short rows."""
+def _by_sixteen(
+    problem: Loss, laid: Laid, of_loss: Described, grad: Array | None
+) -> Callable[[int, int, int, int], None]:
+    """The kernel of rows of which sixteen are worked on at a time."""
     arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_loss, grad)
+    arrays = (problem.z,) if grad is None else (problem.z, grad)
+    if has_middle_rows(problem.z):
+        flat = are_flat(*arrays)
+        return lambda *shared: cross_entropy_middle(*shared, *arguments, flat, past_caches, fmt, options)
     g = laid.scale()
-    if g is None or not are_dense(problem.z, *(() if grad is None else (grad,))):
+    if g is None or not are_dense(*arrays):
         return lambda *shared: cross_entropy_columns(*shared, *arguments, past_caches, fmt, options)
     outer, classes, _ = problem.z.shape
     near = np.float32(g)
@@ -135,10 +148,8 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
         hard = share_segments(z, laid.indices_at, steps)
     elif has_long_rows(z):
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt, options))
-    elif has_middle_rows(z):
-        hard = share_sixteen(z, lambda *shared: cross_entropy_middle(*shared, *arguments, past_caches, fmt, options))
     else:
-        hard = share_sixteen(z, _short(problem, laid, of_loss, grad))
+        hard = share_sixteen(z, _by_sixteen(problem, laid, of_loss, grad))
     if hard is not None:
         by_tiles(problem, laid, values, grad, hard)
 

@@ -7,10 +7,11 @@ and from there on each row is a lane, as in `narrow`, whose arithmetic it shares
 Logits are read once, if their row's largest is near 0, as it mostly is: e is made with one N for all such rows, which
 changes nothing but its exponents, while the largest is looked for.  Other rows are passed over again with their own N.
 
-Two tiles are under way at once, row by row: of one the results are written, of the next the exponentials are made.  So
-memory is read and written all the time, while the processor computes.  A row's exponentials take the place of those of
-the row that has just been written.  After a tile whose rows are not all near 0, and of products, which need to know
-where the largest logit is, three: of the one after that the largest logits are found.
+Where rows are not long and lie one behind the other, `flat` makes whole vectors of them.  Else two tiles are under way
+at once, row by row: of one the results are written, of the next the exponentials are made.  So memory is read and
+written all the time, while the processor computes.  A row's exponentials take the place of those of the row that has
+just been written.  After a tile whose rows are not all near 0, and of products, which need to know where the largest
+logit is, three: of the one after that the largest logits are found.
 
 Classes are added in a fixed order: a row's vectors in turn into four sums, (a + b) + (c + d), then lanes as
 `sum_of_each` adds them.
@@ -23,14 +24,16 @@ import math
 import numpy as np
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined
+from softgrad.backends.numba_cpu.flat import exponentials_of_run, largest_of_four, lay_rows, sums_of_four
 from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
     f32s,
     first_bit,
+    i32s,
     joined,
     lane_numbers32,
     larger,
     load,
-    load_f32,
     load_first,
     mask_bits,
     max_of_each,
@@ -39,19 +42,19 @@ from softgrad.backends.numba_cpu.lanes import (
     read_i64,
     size_of,
     store_f32,
-    sum_of_each,
     where,
     write_f32,
 )
 from softgrad.backends.numba_cpu.past_caches import BEGUN, write_until
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, four_exp_shifted
-from softgrad.backends.numba_cpu.sixteen import whole_shift
+from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.tiles import row_offset
 
-# A tile, as in `narrow`: (first row, number of rows up to 16, C).  Scratch memory, by bytes: a vector for each row of
-# what is summed, of tangents' sums and largest numbers, of the next tile's largest; numbers per row, of up to four
-# kinds, of the tile under way and of the one to be written; of the latter which rows are, and what `past_caches` keeps;
-# a class for each row; then the terms, whole vectors for each row.
+# A tile: (first row, number of rows up to 16, C, bytes from a row's terms to the next one's).  Scratch memory, by
+# bytes: a vector for each row of what is summed, of tangents' sums and largest numbers, of the next tile's largest;
+# numbers per row, of up to four kinds, of the tile under way and of the one to be written; of the latter which rows
+# are, and what `past_caches` keeps; a class for each row; then the terms, whole vectors for each row, or, for `flat`,
+# two sets of them row behind row, and the table of rows.
 SUMS, MOMENTS, TOPS, NEXT, NUMBERS, BEFORE, KEPT, LINES, CLASSES, TERMS = (
     0, 1024, 2048, 3072, 4096, 4352, 4608, 4672, 4672 + BEGUN, 4800 + BEGUN,
 )  # fmt: skip
@@ -62,9 +65,14 @@ USUAL, NEAR = 5.0, 16.0
 
 
 @inlined
-def stride_of(classes):
-    """Bytes of a row of terms."""
-    return 64 * ((classes + 15) >> 4)
+def terms_in(stage, classes, flat):
+    """Where terms are, those of the tile before, and the table of rows."""
+    size = 64 * (classes + 16)
+    terms, table = stage + TERMS, stage + TERMS + 2 * size + 64
+    if flat:
+        lay_rows(table, classes)
+        return terms, terms + size, table
+    return terms, terms, table
 
 
 @inlined
@@ -80,9 +88,9 @@ def of_row(numbers, i):
 
 
 @inlined
-def tile_at(i, rows, classes):
+def tile_at(i, rows, classes, flat):
     """The i-th tile; one of no rows behind the last."""
-    return 16 * i, max(min(16, rows - 16 * i), 0), classes
+    return 16 * i, max(min(16, rows - 16 * i), 0), classes, 4 * classes if flat else 64 * ((classes + 15) >> 4)
 
 
 @inlined
@@ -143,8 +151,9 @@ def exponentials_of_row(z, terms, tile, i, distance, stage, marks, fmt):
     k, the first class whose logit is m, only with `marks`.
     """
     size, classes = 16 * size_of(fmt), tile[2]
-    at, e_at, numbers = row_offset(z, tile[0] + i), terms + stride_of(classes) * i, stage + NUMBERS
+    at, e_at, numbers = row_offset(z, tile[0] + i), terms + tile[3] * i, stage + NUMBERS
     rounder, lowest, m = of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
+    rounders, lowests = (rounder, rounder, rounder, rounder), (lowest, lowest, lowest, lowest)
     a, b, c, d = f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0)
     top, k = f32s(-math.inf), -1
     j = 0
@@ -158,7 +167,7 @@ def exponentials_of_row(z, terms, tile, i, distance, stage, marks, fmt):
             k = first_class(k, bits_of_four(x, y, v, w, m), j)
         else:
             top = larger(larger(larger(x, y), larger(v, w)), top)
-        x, y, v, w = four_exp_shifted(x, y, v, w, rounder, lowest)
+        x, y, v, w = four_exp_shifted(x, y, v, w, rounders, lowests)
         store_four(e_at, x, y, v, w)
         a, b, c, d = a + x, b + y, c + v, d + w
         at += 4 * size
@@ -172,7 +181,7 @@ def exponentials_of_row(z, terms, tile, i, distance, stage, marks, fmt):
             k = first_class(k, bits_of_four(x, y, v, w, m), j)
         else:
             top = larger(larger(larger(x, y), larger(v, w)), top)
-        x, y, v, w = four_exp_shifted(x, y, v, w, rounder, lowest)
+        x, y, v, w = four_exp_shifted(x, y, v, w, rounders, lowests)
         a, b, c, d = a + x, b + y, c + v, d + w
         store_f32(e_at, x)
         store_f32(e_at + 64, y)
@@ -214,7 +223,7 @@ def store_four(at, a, b, c, d):
 def without(e, e_at, classes, t):
     """The vector of a row's sums without its class t, whose term is set to 0: what is summed with it is added anew."""
     write_f32(e_at + 4 * t, 0.0)
-    at, i, vectors = e_at + 4 * (t & 15), t & 15, (classes + 15) >> 4
+    at, i, vectors = e_at + 4 * (t & 15), t & 15, (classes + 15 - (t & 15)) >> 4
     a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     j = 0
     while j + 4 <= vectors:
@@ -239,38 +248,49 @@ def first_class(k, word, j):
     return j + first_bit(word) if k < 0 and word != 0 else k
 
 
-@helper
-def rests(z, terms, tile, m, stage, fmt):
-    """Σ of each row's terms without the classes whose logit is m, as above; how many these are."""
-    first, rows, classes = tile
-    size, stride, numbers = 16 * size_of(fmt), stride_of(classes), stage + NUMBERS
-    vectors, tail = classes >> 4, classes & 15
-    each_row(m, numbers)
-    for i in range(rows):
-        at, e_at = row_offset(z, first + i), terms + stride * i
-        m_i = of_row(numbers, i)
-        a, b, ties = f32s(0.0), f32s(0.0), f32s(0.0)
-        for j in range(vectors):
-            is_m = load(at + size * j, fmt) == m_i
-            ties += where(is_m, f32s(1.0), f32s(0.0))
-            a, b = b, a + where(is_m, f32s(0.0), load_f32(e_at + 64 * j))
-        if tail > 0:
-            is_m = load_first(at + size * vectors, tail, fmt) == m_i
-            ties += where(is_m, f32s(1.0), f32s(0.0))
-            a += where(is_m, f32s(0.0), load_f32(e_at + 64 * vectors))
-        store_f32(stage + SUMS + 64 * i, a + b)
-        store_f32(stage + TOPS + 64 * i, ties)
-    low, high = sum_of_each(stage + SUMS)
-    ties_low, ties_high = sum_of_each(stage + TOPS)
-    return low, high, joined(ties_low, ties_high)
-
-
 @inlined
 def write_row_of(vector, of, out, tile, i, distance, stage, streams, fmt):
     """Row i = vector(j, n, of) for the n ≤ 16 classes from j on, for every j, if it is to be written."""
     if read_f32(stage + KEPT + 4 * i) != 0.0:
         at, classes = row_offset(out, tile[0] + i), tile[2]
         write_until(vector, of, at, classes, 0, classes, distance, stage + LINES if streams else 0, fmt)
+
+
+@inlined
+def fill_run(z, terms, tile, usual, may_be_usual, table, distance, stage, fmt):
+    """Fill the terms of a tile that is a run; (N of each row, whether no logit is far above 0)."""
+    start, classes = row_offset(z, tile[0]), tile[2]
+    if usual:
+        N = f32s(USUAL)
+        top = exponentials_of_run(start, terms, classes, ROUNDER - N, (N - REACH) * LN_2, None, distance, fmt)
+        return N, not anywhere(top >= NEAR)
+    N = shifts(largest(z, tile, distance, stage, fmt), may_be_usual)
+    exponentials_of_run(start, terms, classes, ROUNDER - N, (N - REACH) * LN_2, table, distance, fmt)
+    return N, False
+
+
+@inlined
+def are_near(low, high):
+    """Whether Σ e, made with the usual N of logits below NEAR, is that of rows near enough to 0.
+
+    Then any e that is flushed, to nothing, is below 2⁻¹⁶² Σ e.
+    """
+    return all_set(where(joined(low, high) > 2.0**36, i32s(1), i32s(0)))
+
+
+@inlined
+def look_at_run(z, tile, stage, fmt):
+    """Leave what largest logits are found from."""
+    start, step = row_offset(z, tile[0]), size_of(fmt) * tile[2]
+    for i in range(0, 16, 4):
+        store_four(stage + TOPS + 64 * i, *largest_of_four(start + step * i, step, tile[2], fmt))
+
+
+@inlined
+def add_run(terms, tile, stage):
+    """Leave what sums are found from."""
+    for i in range(0, 16, 4):
+        store_four(stage + SUMS + 64 * i, *sums_of_four(terms + tile[3] * i, tile[3], tile[2]))
 
 
 @inlined
@@ -282,9 +302,9 @@ def keep_rows(keep, stage):
 @helper
 def set_at_target(terms, tile, indices, x, stage):
     """Put a number per row in place of the target's term."""
-    stride, numbers = stride_of(tile[2]), stage + NUMBERS
+    numbers = stage + NUMBERS
     each_row(x, numbers)
     for i in range(tile[1]):
         t = read_i64(indices + 8 * (tile[0] + i))
         if t >= 0:
-            write_f32(terms + stride * i + 4 * t, read_f32(numbers + 4 * i))
+            write_f32(terms + tile[3] * i + 4 * t, read_f32(numbers + 4 * i))

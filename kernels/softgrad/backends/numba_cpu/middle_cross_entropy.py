@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
+from softgrad.backends.numba_cpu.flat import spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
     halves,
     i32s,
+    joined,
     lane,
     load_f32,
     load_f64,
@@ -18,6 +22,7 @@ from softgrad.backends.numba_cpu.lanes import (
     read_i64,
     size_of,
     store_f32,
+    sum_across,
     sum_of_each,
     where,
     write_f32,
@@ -30,29 +35,33 @@ from softgrad.backends.numba_cpu.middle import (
     NEXT,
     NUMBERS,
     SUMS,
-    TERMS,
     TOPS,
     USUAL,
+    add_run,
+    are_near,
     each_row,
     exponentials_of_row,
+    fill_run,
     keep_rows,
     largest_of_row,
+    look_at_run,
     next_largest,
     of_row,
     set_at_target,
     shift_rows,
     shifts,
-    stride_of,
+    terms_in,
     tile_at,
     without,
     write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
-from softgrad.backends.numba_cpu.single import power_of_two_single
+from softgrad.backends.numba_cpu.single import LIFT, exponent, power_of_two_single
 from softgrad.backends.numba_cpu.single_options import less
-from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
-from softgrad.backends.numba_cpu.sixteen_targets import settle, targets_of, write_losses
+from softgrad.backends.numba_cpu.sixteen import all_set
+from softgrad.backends.numba_cpu.sixteen_targets import SUMS as SUMMED
+from softgrad.backends.numba_cpu.sixteen_targets import settle, sum_of_losses, targets_of, write_losses
 from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset
@@ -75,45 +84,70 @@ def cross_entropy_middle(
     by,
     loss,
     grad,
+    flat,
     streams,
     fmt,
     options=None,
 ):
-    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes."""
-    terms = stage + TERMS
+    """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
+
+    Losses of kind SUMS: their sum over each chunk of tiles.  `flat`: rows lie one behind the other in all arrays.
+    """
+    terms, others, table = terms_in(stage, classes, flat)
     of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(grad, size_of(fmt), classes, AHEAD)
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, tile = (0, 0, classes), tile_at(i, rows, classes)
+    before, tile = tile_at(0, 0, classes, flat), tile_at(i, rows, classes, flat)
     near_0 = is_usual(weights, scales, by, options)
-    usual, found = near_0, False
+    usual, found, whole, sums = near_0, False, False, f64s(0.0)
     while True:
+        here = i // chunk
         i, stop = following(counter, chunk, tiles, i, stop)
-        after = tile_at(i, rows, classes)
-        N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), near_0)
-        shift_rows(N, N, stage)
-        for r in range(max(before[1], tile[1])):
-            if r < before[1]:
-                write(terms, grad, before, r, of_out, stage, streams, fmt)
-            if r < tile[1]:
+        after = tile_at(i, rows, classes, flat)
+        terms, others = others, terms
+        is_run = flat and tile[1] == 16
+        if is_run:
+            N, low_enough = fill_run(z, terms, tile, usual, near_0, table, of_z, stage, fmt)
+            set_targets_apart(terms, tile, indices, stage)
+        else:
+            N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), near_0)
+            low_enough = False
+            shift_rows(N, N, stage)
+        found = not (is_run or usual)
+        if whole:
+            write_run(others, grad, before, table, of_out, stage, streams, fmt)
+        to_write, to_fill = 0 if whole else before[1], 0 if is_run else tile[1]
+        for r in range(max(to_write, to_fill)):
+            if r < to_write:
+                write(others, grad, before, r, of_out, stage, streams, fmt)
+            if r < to_fill:
                 terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
-            if r < after[1] and not usual:
+            if r < after[1] and found:
                 store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+        if is_run:
+            add_run(terms, tile, stage)
+        low, high, e_low, e_high = sums_of(stage)
+        near = options is None and low_enough and are_near(low + e_low, high + e_high)
+        if is_run and not near:
+            look_at_run(z, tile, stage, fmt)
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
-        m = max_of_each(stage + TOPS)
-        wanted, found = shifts(m, near_0), not usual
-        if not all_set(where(wanted == N, i32s(1), i32s(0))):
-            shift_rows(wanted, wanted, stage)
-            for r in range(tile[1]):
-                terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
-        usual = near_0 and all_set(where(wanted == USUAL, i32s(1), i32s(0)))
-        # From here on as if every row had its own N: a row has the bits that other calls would give it.
-        N = whole_shift(m)
-        unit, inverse = power_of_two_single(wanted - N), power_of_two_single(N - wanted)
-        low, high = sum_of_each(stage + SUMS)
+        m, wanted = f32s(0.0), N
+        if not near:
+            m = max_of_each(stage + TOPS)
+            wanted = shifts(m, near_0)
+            if not all_set(where(wanted == N, i32s(1), i32s(0))):
+                shift_rows(wanted, wanted, stage)
+                for r in range(tile[1]):
+                    terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
+                low, high, e_low, e_high = sums_of(stage)
+            usual = near_0 and all_set(where(wanted == USUAL, i32s(1), i32s(0)))
+        # From here on with an N that makes Σ e a number from 2^LIFT on, whichever it was made with.
+        further = exponent(joined(low + e_low, high + e_high)) - LIFT
+        N = wanted + further
+        unit, inverse = power_of_two_single(f32s(0.0) - further), power_of_two_single(further)
         unit_low, unit_high = halves(unit)
         low, high = low * unit_low, high * unit_high
         e_t = load_f32(stage + NUMBERS + 192) * unit
@@ -124,19 +158,32 @@ def cross_entropy_middle(
         counts, keep, (factor, rest), at_t, d, l_low, l_high = settle(
             tile, t, m, N, e_t, split(low, high), gaps, z, weights, scales, by, loss, hard, fmt, options
         )
-        write_losses(loss, tile, l_low, l_high)
-        before = (tile[0], 0, classes)
+        if loss[4] == SUMMED:
+            sums += sum_of_losses(tile, keep, l_low, l_high)
+            if after[1] == 0 or i // chunk != here:
+                if loss[0] != 0:
+                    write_f64(loss[0] + 8 * here, sum_across(sums))
+                sums = f64s(0.0)
+        else:
+            write_losses(loss, tile, l_low, l_high)
+        before, whole = tile_at(0, 0, classes, flat), False
         if grad[0] != 0:
             if by == 0.0:
                 counts = i32s(0)
             fill_others(grad, tile, counts, t, by, fmt)
             set_at_target(terms, tile, indices, at_t * inverse, stage)
-            before = tile
+            before, whole = tile, is_run and all_set(keep & counts)
             each_row(factor * unit, stage + BEFORE)
             each_row(rest * unit, stage + BEFORE + 64)
             each_row(d, stage + BEFORE + 128)
             keep_rows(keep & counts, stage)
         tile = after
+
+
+@inlined
+def sums_of(stage):
+    """Σ e without the targets, and these, of the first eight rows and of the others: (Σ, Σ, e_t, e_t)."""
+    return *sum_of_each(stage + SUMS), *halves(load_f32(stage + NUMBERS + 192))
 
 
 @inlined
@@ -154,19 +201,50 @@ def is_usual(weights, scales, by, options):
 def terms_of_row(z, terms, tile, indices, i, distance, stage, fmt):
     """Fill e, 0 for the target; what the sum of the others and the largest logit are found from, and e_t."""
     e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
-    t, e_at = read_i64(indices + 8 * (tile[0] + i)), terms + stride_of(tile[2]) * i
-    if t >= 0:
-        write_f32(stage + NUMBERS + 192 + 4 * i, read_f32(e_at + 4 * t))
-        e = without(e, e_at, tile[2], t)
     store_f32(stage + SUMS + 64 * i, e)
     store_f32(stage + TOPS + 64 * i, top)
+    set_target_apart(terms, tile, indices, i, stage)
+
+
+@inlined
+def set_target_apart(terms, tile, indices, i, stage):
+    """Take the target's e out of row i's terms and their sum."""
+    t, e_at, sum_at = read_i64(indices + 8 * (tile[0] + i)), terms + tile[3] * i, stage + SUMS + 64 * i
+    if t >= 0:
+        write_f32(stage + NUMBERS + 192 + 4 * i, read_f32(e_at + 4 * t))
+        store_f32(sum_at, without(load_f32(sum_at), e_at, tile[2], t))
+
+
+@inlined
+def set_targets_apart(terms, tile, indices, stage):
+    """The same in a tile that is a run, before anything is added."""
+    for i in range(16):
+        t = read_i64(indices + 8 * (tile[0] + i))
+        at = terms + tile[3] * i + 4 * max(t, 0)
+        e_t = read_f32(at)
+        write_f32(stage + NUMBERS + 192 + 4 * i, e_t)
+        write_f32(at, np.float32(0.0) if t >= 0 else e_t)
+
+
+@inlined
+def write_run(terms, grad, tile, table, distance, stage, streams, fmt):
+    """A tile of the gradient that is a run, all of it."""
+    numbers = load_f32(stage + BEFORE), load_f32(stage + BEFORE + 64), load_f32(stage + BEFORE + 128)
+    write_all(less_of_run, (terms, *numbers, table), grad, tile, distance, stage + LINES if streams else 0, fmt)
+
+
+@inlined
+def less_of_run(j, n, of):
+    """`less`, with each row's numbers."""
+    e_at, factor, rest, offset, table = of
+    return less(j, n, (e_at, spread(factor, table, j), spread(rest, table, j), spread(offset, table, j)))
 
 
 @inlined
 def write(terms, grad, tile, i, distance, stage, streams, fmt):
     """Row i of the gradient: e (factor + rest) − d."""
     numbers = stage + BEFORE
-    of = terms + stride_of(tile[2]) * i, of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
+    of = terms + tile[3] * i, of_row(numbers, i), of_row(numbers + 64, i), of_row(numbers + 128, i)
     write_row_of(less, of, grad, tile, i, distance, stage, streams, fmt)
 
 

@@ -2,102 +2,133 @@
 
 from __future__ import annotations
 
-from softgrad.backends.numba_cpu.compiling import inlined, kernel
+from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
+from softgrad.backends.numba_cpu.flat import first_equal, spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
+    halves,
     i32s,
-    joined,
+    load_f32,
     max_of_each,
+    read_f32,
     read_i64,
     size_of,
     store_f32,
     sum_of_each,
     where,
+    write_f32,
 )
 from softgrad.backends.numba_cpu.middle import (
     AHEAD,
     BEFORE,
     LINES,
     NEXT,
+    NUMBERS,
     SUMS,
-    TERMS,
     TOPS,
     USUAL,
+    add_run,
+    are_near,
     each_row,
     exponentials_of_row,
+    fill_run,
     keep_rows,
     largest_of_row,
+    look_at_run,
     next_largest,
     of_row,
-    rests,
     shift_rows,
     shifts,
-    stride_of,
+    terms_in,
     tile_at,
+    without,
     write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
+from softgrad.backends.numba_cpu.single import power_of_two_single
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
-    log_sums,
+    log_sums_of,
     ordinary,
     refer_rows,
+    whole_shift,
     write_log_sums,
 )
 from softgrad.backends.numba_cpu.taking import ahead, following
-from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
+from softgrad.backends.numba_cpu.tile_softmax import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
 from softgrad.backends.numba_cpu.wide import logs, multiple
 
 
 @kernel
-def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out, streams, fmt):
-    """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
-    terms = stage + TERMS
+def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out, flat, streams, fmt):
+    """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`.
+
+    `flat`: rows lie one behind the other in all arrays.
+    """
+    terms, others, table = terms_in(stage, classes, flat)
     of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(out, size_of(fmt), classes, AHEAD)
     tiles = (rows + 15) >> 4
     begin_lines(stage + LINES)
     i, stop = following(counter, chunk, tiles, -1, 0)
-    before, tile = (0, 0, classes), tile_at(i, rows, classes)
-    usual, found = True, False
+    before, tile = tile_at(0, 0, classes, flat), tile_at(i, rows, classes, flat)
+    usual, found, whole = True, False, False
     while True:
         i, stop = following(counter, chunk, tiles, i, stop)
-        after = tile_at(i, rows, classes)
-        N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True)
-        shift_rows(N, N, stage)
-        for r in range(max(before[1], tile[1])):
-            if r < before[1]:
-                write(operation, z, terms, out, before, r, of_out, stage, streams, fmt)
-            if r < tile[1]:
+        after = tile_at(i, rows, classes, flat)
+        terms, others = others, terms
+        is_run = flat and tile[1] == 16
+        if is_run:
+            N, low_enough = fill_run(z, terms, tile, usual, True, table, of_z, stage, fmt)
+        else:
+            N, low_enough = (
+                f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True),
+                False,
+            )
+            shift_rows(N, N, stage)
+        found = not (is_run or usual)
+        if whole:
+            write_run(operation, z, others, out, before, table, of_out, stage, streams, fmt)
+        to_write, to_fill = 0 if whole else before[1], 0 if is_run else tile[1]
+        for r in range(max(to_write, to_fill)):
+            if r < to_write:
+                write(operation, z, others, out, before, r, of_out, stage, streams, fmt)
+            if r < to_fill:
                 terms_of_row(z, terms, tile, r, of_z, stage, fmt)
-            if r < after[1] and not usual:
+            if r < after[1] and found:
                 store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
+        near = False
+        if is_run:
+            add_run(terms, tile, stage)
+            near = operation == SOFTMAX and low_enough and are_near(*sum_of_each(stage + SUMS))
+            if not near:
+                look_at_run(z, tile, stage, fmt)
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
-        m = max_of_each(stage + TOPS)
-        wanted, found = shifts(m, True), not usual
-        if not all_set(where(wanted == N, i32s(1), i32s(0))):
-            N = wanted
-            shift_rows(N, N, stage)
-            for r in range(tile[1]):
-                terms_of_row(z, terms, tile, r, of_z, stage, fmt)
-        usual = all_set(where(wanted == USUAL, i32s(1), i32s(0)))
-        low, high = sum_of_each(stage + SUMS)
+        m, wanted = f32s(0.0), N
+        if not near:
+            m = max_of_each(stage + TOPS)
+            wanted = shifts(m, True)
+            if not all_set(where(wanted == N, i32s(1), i32s(0))):
+                shift_rows(wanted, wanted, stage)
+                for r in range(tile[1]):
+                    terms_of_row(z, terms, tile, r, of_z, stage, fmt)
+            usual = all_set(where(wanted == USUAL, i32s(1), i32s(0)))
         keep = ordinary(m, tile)
+        whole = is_run and all_set(keep)
         if not all_set(keep):
             refer_rows(hard, tile, keep, 0)
         if operation == SOFTMAX:
+            low, high = sum_of_each(stage + SUMS)
             factor, rest = split(1.0 / low, 1.0 / high)
         else:
-            low, high, ties = rests(z, terms, tile, m, stage, fmt)
-            l_low, l_high = log_sums(m, N, low, high, ties)
-            factor, rest = m, joined(l_low, l_high)
+            factor, rest = m, logs_of_sums(z, terms, tile, m, wanted, stage, fmt)
             if operation == LOGSUMEXP:
-                write_log_sums(out, tile, m, l_low, l_high)
-        before = (tile[0], tile[1] if operation != LOGSUMEXP else 0, classes)
+                write_log_sums(out, tile, m, *halves(rest))
+        before = (tile[0], tile[1] if operation != LOGSUMEXP else 0, classes, tile[3])
         each_row(factor, stage + BEFORE)
         each_row(rest, stage + BEFORE + 64)
         keep_rows(keep, stage)
@@ -112,12 +143,54 @@ def terms_of_row(z, terms, tile, i, distance, stage, fmt):
     store_f32(stage + TOPS + 64 * i, top)
 
 
+@helper
+def logs_of_sums(z, terms, tile, m, N, stage, fmt):
+    """l = log1p(rest_k / e_k) of each row, k the first class whose logit is m; e_k is made 0."""
+    numbers = stage + NUMBERS
+    each_row(m, numbers)
+    for i in range(tile[1]):
+        z_at, e_at = row_offset(z, tile[0] + i), terms + tile[3] * i
+        k = first_equal(z_at, tile[2], read_f32(numbers + 4 * i), fmt)
+        write_f32(numbers + 64 + 4 * i, read_f32(e_at + 4 * k))
+        store_f32(stage + SUMS + 64 * i, without(load_f32(stage + SUMS + 64 * i), e_at, tile[2], k))
+    # As if every row had its own N: a row has the bits that it has among any others.
+    own = whole_shift(m)
+    unit = power_of_two_single(N - own)
+    low, high = sum_of_each(stage + SUMS)
+    unit_low, unit_high = halves(unit)
+    return log_sums_of(m, own, split(low * unit_low, high * unit_high), load_f32(numbers + 64) * unit)
+
+
+@inlined
+def write_run(operation, z, terms, out, tile, table, distance, stage, streams, fmt):
+    """A tile of a result that is a run, all of it."""
+    numbers, begun = (load_f32(stage + BEFORE), load_f32(stage + BEFORE + 64), table), stage + LINES if streams else 0
+    if operation == SOFTMAX:
+        write_all(multiple_of_run, (terms, *numbers), out, tile, distance, begun, fmt)
+    elif operation == LOG_SOFTMAX:
+        write_all(logs_of_run, (row_offset(z, tile[0]), *numbers, fmt), out, tile, distance, begun, fmt)
+
+
+@inlined
+def multiple_of_run(j, n, of):
+    """`multiple`, with each row's factor."""
+    e_at, factor, rest, table = of
+    return multiple(j, n, (e_at, spread(factor, table, j), spread(rest, table, j)))
+
+
+@inlined
+def logs_of_run(j, n, of):
+    """`logs`, with each row's m and l."""
+    z_at, m, l, table, fmt = of
+    return logs(j, n, (z_at, spread(m, table, j), spread(l, table, j), fmt))
+
+
 @inlined
 def write(operation, z, terms, out, tile, i, distance, stage, streams, fmt):
     """Row i of a result."""
     numbers = of_row(stage + BEFORE, i), of_row(stage + BEFORE + 64, i)
     if operation == SOFTMAX:
-        of = terms + stride_of(tile[2]) * i, numbers[0], numbers[1]
+        of = terms + tile[3] * i, numbers[0], numbers[1]
         write_row_of(multiple, of, out, tile, i, distance, stage, streams, fmt)
     else:
         of = row_offset(z, tile[0] + i), numbers[0], numbers[1], fmt
@@ -129,5 +202,5 @@ def softmax_middle_few(z, out, operation, scratch):
     """The same of a few rows, logsumexp as (outer, 1, inner); how many are listed behind the counter."""
     rows, classes, of_z, of_out = z.shape[0] * z.shape[2], z.shape[1], described(z, FLOAT32), described(out, FLOAT32)
     hard, stage = begin(scratch, rows)
-    softmax_middle(scratch, ALL, hard, stage, rows, classes, operation, of_z, of_out, False, z.dtype.type(0))
+    softmax_middle(scratch, ALL, hard, stage, rows, classes, operation, of_z, of_out, False, False, z.dtype.type(0))
     return read_i64(hard)

@@ -129,7 +129,7 @@ def moments(weigh, columns, v_columns, classes, v_k):
         for i in range(c, min(c + 4, classes)):
             u = load_f32(v_columns + 64 * i) - v_k
             top = larger(absolute(u), top)
-            group = weigh(group, columns + 64 * i, u)
+            group = weigh(group, load_f32(columns + 64 * i), u)
         total = added(total, group)
     return total, top
 

@@ -45,13 +45,13 @@ def tangent(j, n, of):
 
 
 @inlined
-def weighted(total, e_at, u):
+def weighted(total, e, u):
     """A sum with what of u is summed: e u."""
-    return fma(load_f32(e_at), u, total)
+    return fma(e, u, total)
 
 
 @inlined
-def unweighted(total, e_at, u):
+def unweighted(total, e, u):
     """With u itself, for `log_softmax_vjp`."""
     return total + u
 

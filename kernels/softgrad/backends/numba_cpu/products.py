@@ -23,7 +23,9 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_products import product_middle, product_middle_few
 from softgrad.backends.numba_cpu.narrow_products import product_columns, product_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
+    SHORT_POINT,
     are_dense,
+    are_flat,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -72,7 +74,7 @@ def _product(operation: int, kind: int, v: Array, point: Array, out: Array) -> N
         _in_float64(operation, kind, v, point, out)
     elif has_long_rows(point):
         write_contiguous(out, lambda result: _by_rows(operation, kind, _class_last(v), point, result))
-    elif has_middle_rows(point):
+    elif has_middle_rows(point, SHORT_POINT):
         write_contiguous(out, lambda result: _by_sixteen(operation, kind, _class_last(v), point, result))
     else:
         _by_sixteen(operation, kind, v, point, out)
@@ -118,16 +120,16 @@ def _by_rows(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
 
 
 def _by_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> None:
-    kernel, few = (product_middle, product_middle_few) if has_middle_rows(z) else (product_columns, product_columns_few)
     v_fmt, fmt = FORMATS[v.dtype], FORMATS[z.dtype]
     if is_few(out):
+        few = product_middle_few if has_middle_rows(z, SHORT_POINT) else product_columns_few
         hard = few_sixteen(few[fmt.dtype, v_fmt.dtype], z, (v, z, out), operation, kind, results=len(v))
     else:
         outer, classes, inner = z.shape
         count, v_step, of_v = describe_tangents(v)
         _, out_step, of_out = describe_tangents(out)
         of_z, past_caches = describe(z), streams(out, v, z)
-        is_dense = count == 1 and are_dense(z, v[0], out[0])
+        is_dense, flat = count == 1 and are_dense(z, v[0], out[0]), are_flat(z, v[0], out[0])
 
         def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
             shared = counter, chunk, hard, scratch
@@ -135,10 +137,11 @@ def _by_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> No
                 like, addresses = (fmt,) * classes, (of_z[0], of_v[0], of_out[0])
                 product_dense(*shared, outer, operation, kind, *addresses, past_caches, like)
                 return
-            kernel(
-                *shared, outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step,
-                past_caches, v_fmt, fmt,
-            )  # fmt: skip
+            task = outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step
+            if has_middle_rows(z, SHORT_POINT):
+                product_middle(*shared, *task, flat, past_caches, v_fmt, fmt)
+            else:
+                product_columns(*shared, *task, past_caches, v_fmt, fmt)
 
         hard = share_sixteen(z, run, count)
     _redo(operation, kind, hard, v, z, out)

@@ -55,15 +55,15 @@ def exp_shifted(z, rounder, lowest):
 
 
 @inlined
-def four_exp_shifted(a, b, c, d, rounder, lowest):
-    """The same of four vectors, step by step beside each other.
+def four_exp_shifted(a, b, c, d, rounders, lowest):
+    """The same of four vectors, each with constants of its own, step by step beside each other.
 
     A product's result is there four cycles later: of one vector after the other the processor would have to look far
     ahead for work that it need not wait for, and does not look far enough.
     """
-    a, b, c, d = larger(lowest, a), larger(lowest, b), larger(lowest, c), larger(lowest, d)
-    t, u, v, w = _multiplied(a, b, c, d, LOG2_E, rounder, rounder, rounder, rounder)
-    i, j, k, l = t - rounder, u - rounder, v - rounder, w - rounder
+    a, b, c, d = larger(lowest[0], a), larger(lowest[1], b), larger(lowest[2], c), larger(lowest[3], d)
+    t, u, v, w = _multiplied(a, b, c, d, LOG2_E, rounders[0], rounders[1], rounders[2], rounders[3])
+    i, j, k, l = t - rounders[0], u - rounders[1], v - rounders[2], w - rounders[3]
     a, b, c, d = _multiplied(i, j, k, l, -_LN2_HIGH, a, b, c, d)
     a, b, c, d = _multiplied(i, j, k, l, -_LN2_LOW, a, b, c, d)
     x = f32s(_E5)
@@ -93,6 +93,12 @@ def _horner(i, j, k, l, a, b, c, d, coefficient):
 def power_of_two_single(n):
     """2ⁿ, f32, for whole numbers −126 ≤ n ≤ 127."""
     return floats(bits(n + (1.5 * 2.0**23 + 127)) << 23)
+
+
+@inlined
+def exponent(x):
+    """The exponent of 2 in float32 x > 0, a whole number."""
+    return to_floats((bits(x) >> 23) - 127)
 
 
 @inlined

@@ -15,9 +15,14 @@ from softgrad.backends.numba_cpu.past_caches import BEGUN
 from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
-SHORT, MIDDLE = 32, 384
-# Up to how many the columns of sixteen rows are kept in registers, where rows lie one behind the other.
-DENSE = 16
+SHORT, MIDDLE = 16, 384
+# The first of these for what looks at each row more often than an exponential is worth: products, checks.
+SHORT_POINT = 32
+# Up to how many a thread adds losses that are to be reduced.
+ADDED = 32
+# Where rows lie one behind the other: up to how many the columns of sixteen are kept in registers; up to how many
+# sixteen are a run of numbers.
+DENSE, FLAT = 16, 48
 # Results are written past the caches where they and what they are made of are larger than this: of any 32 MB that a
 # processor's caches may hold, others will have taken some.
 LARGE_BYTES = 2**24
@@ -42,18 +47,30 @@ def has_huge_rows(z: Array) -> bool:
     return has_long_rows(z) and z.shape[1] >= HUGE
 
 
-def has_middle_rows(z: Array) -> bool:
+def has_middle_rows(z: Array, short: int = SHORT) -> bool:
     """Whether sixteen rows are worked on at a time, each in vectors of its own: depends on C and contiguity alone."""
-    return bool(SHORT < z.shape[1] <= MIDDLE and z.strides[1] == z.itemsize)
+    return bool(short < z.shape[1] <= MIDDLE and z.strides[1] == z.itemsize)
 
 
 def are_dense(*arrays: Array) -> bool:
     """Whether rows are so short, and lie one behind the other in all arrays, that columns are kept in registers."""
+    if not 2 <= arrays[0].shape[1] <= DENSE:
+        return False
+    return lie_in_sequence(*arrays) and all(array.dtype == arrays[0].dtype for array in arrays)
+
+
+def are_flat(*arrays: Array) -> bool:
+    """Whether middle rows are so short, and lie one behind the other in all arrays, that sixteen are a run."""
+    return arrays[0].shape[1] <= FLAT and lie_in_sequence(*arrays)
+
+
+def lie_in_sequence(*arrays: Array) -> bool:
+    """Whether rows lie one behind the other in all arrays."""
     for array in arrays:
         (_, classes, inner), size = array.shape, array.itemsize
-        if not (2 <= classes <= DENSE and inner == 1 and array.strides[:2] == (size * classes, size)):
+        if inner != 1 or array.strides[:2] != (size * classes, size):
             return False
-    return all(array.dtype == arrays[0].dtype for array in arrays)
+    return True
 
 
 def streams(out: Array, *inputs: Array) -> bool:
@@ -122,7 +139,7 @@ def listed_behind(memory: Scratch, count: int) -> Array:
 
 def sixteen_bytes(classes: int) -> int:
     """Scratch memory of kernels that take sixteen rows side by side."""
-    return 4096 + 8192 + 2 * 64 * (classes + 16)
+    return 4096 + 8192 + 3 * 64 * (classes + 16)
 
 
 def listed(hard: Array) -> Array | None:

@@ -22,6 +22,7 @@ from softgrad.backends.numba_cpu.middle_softmax import softmax_middle, softmax_m
 from softgrad.backends.numba_cpu.narrow_softmax import softmax_columns, softmax_columns_few
 from softgrad.backends.numba_cpu.single_rows import (
     are_dense,
+    are_flat,
     few_sixteen,
     has_huge_rows,
     has_long_rows,
@@ -107,23 +108,27 @@ def _by_rows(operation: int, z: Array, out: Array, *, past_caches: bool) -> None
 
 
 def _by_sixteen(operation: int, z: Array, out: Array) -> None:
-    kernel, few = (softmax_middle, softmax_middle_few) if has_middle_rows(z) else (softmax_columns, softmax_columns_few)
     fmt = FORMATS[z.dtype]
     if is_few(z):
+        few = softmax_middle_few if has_middle_rows(z) else softmax_columns_few
         of_out = np.float32(0) if operation == LOGSUMEXP else fmt
         hard = few_sixteen(few[fmt.dtype, of_out.dtype], z, (z, out), operation)
     else:
         outer, classes, inner = z.shape
         of_z, described = describe(z), describe(out)
         past_caches = operation != LOGSUMEXP and streams(out, z)
-        is_dense = operation != LOGSUMEXP and are_dense(z, out)
+        arrays = (z,) if operation == LOGSUMEXP else (z, out)
+        is_dense, is_flat = operation != LOGSUMEXP and are_dense(z, out), are_flat(*arrays)
 
         def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
             shared = counter, chunk, hard, scratch
             if is_dense:
                 softmax_dense(*shared, outer, operation, of_z[0], described[0], past_caches, (fmt,) * classes)
                 return
-            kernel(*shared, outer * inner, classes, operation, of_z, described, past_caches, fmt)
+            if has_middle_rows(z):
+                softmax_middle(*shared, outer * inner, classes, operation, of_z, described, is_flat, past_caches, fmt)
+                return
+            softmax_columns(*shared, outer * inner, classes, operation, of_z, described, past_caches, fmt)
 
         hard = share_sixteen(z, run)
     if hard is not None:

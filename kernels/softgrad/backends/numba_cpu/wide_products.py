@@ -15,6 +15,7 @@ from softgrad.backends.numba_cpu.lanes import (
     lane_numbers32,
     larger,
     load,
+    load_f32,
     load_first,
     max_across,
     prefetch,
@@ -163,7 +164,7 @@ def moment_of(weigh, e_at, v_at, classes, reference, fmt):
     if tail > 0:
         u = where(lane_numbers32() < tail, load_first(v_at + size * j, tail, fmt) - reference, f32s(0.0))
         top = larger(absolute(u), top)
-        odd = weigh(odd, e_at + 64 * j, u)
+        odd = weigh(odd, load_f32(e_at + 64 * j), u)
     x, y = halves(even + odd)
     return sum_across((low + x) + (high + y)), max_across(top)
 
@@ -173,7 +174,7 @@ def add(weigh, total, e_at, v_at, j, size, reference, top, fmt):
     """A sum with vector j of what is summed."""
     prefetch(v_at + size * j + 4096)
     u = load(v_at + size * j, fmt) - reference
-    return weigh(total, e_at + 64 * j, u), larger(absolute(u), top)
+    return weigh(total, load_f32(e_at + 64 * j), u), larger(absolute(u), top)
 
 
 @inlined

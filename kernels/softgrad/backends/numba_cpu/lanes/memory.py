@@ -129,6 +129,8 @@ load_f64, load_part_f64 = _loader(f64, F64, same)
 store_f64, store_part_f64, stream_f64 = _storer(f64, F64, same)
 load_i64, load_part_i64 = _loader(i64, I64, same)
 store_i64, store_part_i64, _ = _storer(i64, I64, same)
+load_i32, _ = _loader(i32, I32, same)
+store_i32, _, _ = _storer(i32, I32, same)
 load_i32_of_i64, load_part_i32_of_i64 = _loader(i32, I64, lambda builder, value: builder.trunc(value, i32.llvm))
 # Eight float64 of narrower numbers; 16-bit ones are rounded from float32, as everywhere.
 load_f64_of_f32, load_part_f64_of_f32 = _loader(f64, F32, _widened(same))

@@ -10,7 +10,8 @@ from numba import types
 from numba.core.typing.templates import signature
 
 from softgrad.backends.numba_cpu.compiling import intrinsic
-from softgrad.backends.numba_cpu.lanes.vectors import F32, F64, I1, I16, I32, I64, f32, f64, llvm_call, pointer_to
+from softgrad.backends.numba_cpu.lanes.features import has
+from softgrad.backends.numba_cpu.lanes.vectors import F32, F64, I1, I16, I32, I64, f32, f64, i32, llvm_call, pointer_to
 
 
 @intrinsic
@@ -44,6 +45,37 @@ def anywhere(typing_context, mask):
         return builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
 
     return signature(types.boolean, mask), codegen
+
+
+@intrinsic
+def chosen(typing_context, a, which):
+    """Element which[i] of sixteen, for each lane i: two of x86's shuffles or fewer, one by one elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        value, picks = args
+        if has("avx512f"):
+            return llvm_call(builder, "llvm.x86.avx512.permvar.sf.512", f32.llvm, [value, picks])
+        if has("avx2"):
+            return _chosen_of_halves(builder, value, picks)
+        found = value
+        for i in range(16):
+            one = builder.extract_element(value, builder.extract_element(picks, I32(i)))
+            found = builder.insert_element(found, one, I32(i))
+        return found
+
+    return signature(f32, f32, i32), codegen
+
+
+def _chosen_of_halves(builder: Any, value: Any, picks: Any) -> Any:
+    def half(x, start):
+        return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, 8), list(range(start, start + 8))))
+
+    low, high, parts = half(value, 0), half(value, 8), []
+    for part in (half(picks, 0), half(picks, 8)):
+        first, second = (llvm_call(builder, "llvm.x86.avx2.permps", low.type, [source, part]) for source in (low, high))
+        is_second = builder.icmp_signed(">", part, ir.Constant(part.type, [7] * 8))
+        parts.append(builder.select(is_second, second, first))
+    return _joined(builder, *parts)
 
 
 def _halving(emit: Callable[[Any, Any, Any], Any]) -> Any:

@@ -12,7 +12,7 @@ from numba.extending import lower_cast, models, register_model
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
-ALIGN = {F32: 4, F64: 8, I16: 2, I64: 8}
+ALIGN = {F32: 4, F64: 8, I16: 2, I32: 4, I64: 8}
 
 
 class Vector(types.Type):
