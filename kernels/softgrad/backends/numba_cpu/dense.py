@@ -42,8 +42,8 @@ PART, TANGENT_PART = COLUMNS, COLUMNS + 1024
 
 @inlined
 def tile_at(i, rows, like):
-    """The i-th tile."""
-    return 16 * i, min(16, rows - 16 * i), len(like)
+    """The i-th tile; one of no rows behind the last."""
+    return 16 * i, max(min(16, rows - 16 * i), 0), len(like)
 
 
 @inlined

@@ -22,7 +22,6 @@ from softgrad.backends.numba_cpu.lanes import (
     lane_numbers32,
     load_dense,
     sum_across,
-    take,
     where,
     write_f64,
 )
@@ -37,6 +36,7 @@ from softgrad.backends.numba_cpu.sixteen_targets import (
     targets_of,
     write_losses,
 )
+from softgrad.backends.numba_cpu.taking import following
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
@@ -47,40 +47,49 @@ def cross_entropy_dense(counter, chunk, hard, stage, rows, z, indices, g, g_rest
     g + g_rest is what gradients are multiplied by.  Losses of kind SUMS: their sum over each chunk of tiles.
     """
     tiles = (rows + 15) >> 4
-    filled = 0
-    first = take(counter) * chunk
-    while first < tiles:
-        stop = min(first + chunk, tiles)
-        sums = f64s(0.0)
-        for i in range(first, stop):
-            tile = tile_at(i, rows, like)
-            t = targets_of(indices, tile)
-            x = load_dense(source_of(z[0], tile, stage + PART, like), like)
-            m = largest(x)
-            N = whole_shift(m)
-            e = exponentials(x, N)
-            others, e_t = sum_of(e, t)
-            counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
-            keep = where(counts == 0, i32s(1), ordinary(m, tile))
-            if not all_set(keep):
-                refer_rows(hard, tile, keep, 0)
-            if loss[0] != 0:
-                l_low, l_high = minus_log_p(tile, t, N, e_t, others, z, like[0])
-                if not all_set(counts):
-                    l_low, l_high = of_rows_without_targets(l_low, l_high, t)
-                if loss[4] == SUMS:
-                    sums += sum_of_losses(tile, keep, l_low, l_high)
-                else:
-                    write_losses(loss, tile, l_low, l_high)
-            if grad_at != 0:
-                factor, at_t = plain_factor(others, e_t, (f32s(g), f32s(g_rest)))
-                gradient = each(_gradient, (t, at_t, factor), (e,))
-                if not all_set(counts):
-                    gradient = each(_without_target, (counts, where(t == BAD, f32s(math.nan), f32s(0.0))), (gradient,))
-                filled = write_tile(gradient, stage, grad_at, tile, keep, filled, packed, i + 1 == stop, like)
-        if loss[4] == SUMS and loss[0] != 0:
-            write_f64(loss[0] + 8 * (first // chunk), sum_across(sums))
-        first = take(counter) * chunk
+    filled, sums = 0, f64s(0.0)
+    i, stop = following(counter, chunk, tiles, -1, 0)
+    before = terms_of(i, stop, rows, z, indices, stage, like)
+    while before[0][1] > 0:
+        at = i
+        i, stop = following(counter, chunk, tiles, i, stop)
+        current = terms_of(i, stop, rows, z, indices, stage, like)
+        tile, is_last, t, m, N, e, others, e_t = before
+        counts = where((t < 0) | (lane_numbers32() >= tile[1]), i32s(0), i32s(1))
+        keep = where(counts == 0, i32s(1), ordinary(m, tile))
+        if not all_set(keep):
+            refer_rows(hard, tile, keep, 0)
+        if loss[0] != 0:
+            l_low, l_high = minus_log_p(tile, t, N, e_t, others, z, like[0])
+            if not all_set(counts):
+                l_low, l_high = of_rows_without_targets(l_low, l_high, t)
+            if loss[4] == SUMS:
+                sums += sum_of_losses(tile, keep, l_low, l_high)
+                if is_last:
+                    write_f64(loss[0] + 8 * (at // chunk), sum_across(sums))
+                    sums = f64s(0.0)
+            else:
+                write_losses(loss, tile, l_low, l_high)
+        if grad_at != 0:
+            factor, at_t = plain_factor(others, e_t, (f32s(g), f32s(g_rest)))
+            gradient = each(_gradient, (t, at_t, factor), (e,))
+            if not all_set(counts):
+                gradient = each(_without_target, (counts, where(t == BAD, f32s(math.nan), f32s(0.0))), (gradient,))
+            filled = write_tile(gradient, stage, grad_at, tile, keep, filled, packed, is_last, like)
+        before = current
+
+
+@inlined
+def terms_of(i, stop, rows, z, indices, stage, like):
+    """What the i-th tile's loss and gradient are made of: while one's are, the next one's exponentials are."""
+    tile = tile_at(i, rows, like)
+    t = targets_of(indices, tile)
+    x = load_dense(source_of(z[0], tile, stage + PART, like), like)
+    m = largest(x)
+    N = whole_shift(m)
+    e = exponentials(x, N)
+    others, e_t = sum_of(e, t)
+    return tile, i + 1 >= stop, t, m, N, e, others, e_t
 
 
 @inlined
