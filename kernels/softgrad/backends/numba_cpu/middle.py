@@ -271,11 +271,11 @@ def fill_run(z, terms, tile, usual, may_be_usual, table, distance, stage, fmt):
 
 @inlined
 def are_near(low, high):
-    """Whether Σ e, made with the usual N of logits below NEAR, is that of rows near enough to 0.
+    """Whether Σ e, made with the usual N of logits below NEAR, tells that the largest logit of each row is above −NEAR.
 
-    Then any e that is flushed, to nothing, is below 2⁻¹⁶² Σ e.
+    Its e is at least Σ e / 64, and that of −NEAR a little less than 2³⁶.
     """
-    return all_set(where(joined(low, high) > 2.0**36, i32s(1), i32s(0)))
+    return all_set(where(joined(low, high) > 64 * 2.0**36, i32s(1), i32s(0)))
 
 
 @inlined

@@ -183,7 +183,9 @@ def cross_entropy_middle(
 @inlined
 def sums_of(stage):
     """Σ e without the targets, and these, of the first eight rows and of the others: (Σ, Σ, e_t, e_t)."""
-    return *sum_of_each(stage + SUMS), *halves(load_f32(stage + NUMBERS + 192))
+    low, high = sum_of_each(stage + SUMS)
+    e_low, e_high = halves(load_f32(stage + NUMBERS + 192))
+    return low, high, e_low, e_high
 
 
 @inlined

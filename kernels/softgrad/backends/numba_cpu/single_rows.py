@@ -10,6 +10,7 @@ import numpy as np
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored, bytes_in_lines
 from softgrad.backends.numba_cpu.huge import HUGE
+from softgrad.backends.numba_cpu.lanes.features import CHOOSES
 from softgrad.backends.numba_cpu.memory import FORMATS, Array, Scratch, borrow, give_back, scratch
 from softgrad.backends.numba_cpu.past_caches import BEGUN
 from softgrad.backends.numba_cpu.threads import share
@@ -61,7 +62,7 @@ def are_dense(*arrays: Array) -> bool:
 
 def are_flat(*arrays: Array) -> bool:
     """Whether middle rows are so short, and lie one behind the other in all arrays, that sixteen are a run."""
-    return arrays[0].shape[1] <= FLAT and lie_in_sequence(*arrays)
+    return CHOOSES and arrays[0].shape[1] <= FLAT and lie_in_sequence(*arrays)
 
 
 def lie_in_sequence(*arrays: Array) -> bool:

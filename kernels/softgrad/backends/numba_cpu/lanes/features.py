@@ -15,3 +15,7 @@ def has(feature: str) -> bool:
     if told is not None:
         return f"+{feature}" in told.split(",")
     return bool(get_host_cpu_features().get(feature))
+
+
+# Whether `chosen` is an instruction or two.
+CHOOSES = has("avx512f") or has("avx2")
