@@ -68,7 +68,7 @@ def test_sixteen_bit(dtype, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), AT)
-@pytest.mark.parametrize("classes", [29, 100, 385])
+@pytest.mark.parametrize("classes", [29, 40, 100, 385])
 def test_tangents_of_every_size(classes, name, kind):
     """On both sides of what float32 will do for; zero, and with a sum of nearly zero, among them."""
     z, _ = rows(classes, np.dtype(np.float32))
@@ -87,7 +87,7 @@ def test_tangents_of_every_size(classes, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), AT)
-@pytest.mark.parametrize("classes", [29, 100, 385])
+@pytest.mark.parametrize("classes", [29, 40, 100, 385])
 def test_a_broken_tangent_stays_in_its_row(classes, name, kind):
     z, v = rows(classes, np.dtype(np.float32))
     point = {kind: point_at(kind, z)}
@@ -103,7 +103,7 @@ def test_a_broken_tangent_stays_in_its_row(classes, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kind in AT if kind != "logits"])
-@pytest.mark.parametrize("classes", [29, 100, 385])
+@pytest.mark.parametrize("classes", [29, 40, 100, 385])
 def test_what_is_no_distribution(classes, name, kind):
     """Unchecked, numbers out of all proportion give what the formula says, or what lies beyond the dtype's range."""
     z, v = rows(classes, np.dtype(np.float32))
@@ -132,7 +132,7 @@ def test_what_is_no_distribution(classes, name, kind):
         np.testing.assert_allclose(found, product.astype(np.float32), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [29, 100, 385])
+@pytest.mark.parametrize("classes", [29, 40, 100, 385])
 def test_ordinary_rows_are_left_to_float32(classes, monkeypatch):
     """Nothing above passes because the float64 tiles did the work."""
     z, v = rows(classes, np.dtype(np.float32))

@@ -107,7 +107,8 @@ def product_middle(
     i, stop = following(counter, chunk, tiles, -1, 0)
     before, tile = tile_at(0, 0, classes, flat), tile_at(i, rows, classes, flat)
     of_v, of_out, v_before, out_before = v, out, v, out
-    usual, found, whole = True, False, False
+    near_0 = operation != LOG_VJP  # Σ v / Σ e needs all the room there is below
+    usual, found, whole = near_0, False, False
     m, N, low, high, ordinary_rows = f32s(0.0), f32s(0.0), f64s(1.0), f64s(1.0), i32s(1)
     while True:
         i, stop = following(counter, chunk, tiles, i, stop)
@@ -115,7 +116,7 @@ def product_middle(
         is_run = flat and tile[1] == 16
         if not is_run:
             m = next_largest(z, tile, of_z, found, stage, fmt)
-            N = shifts(m, True)
+            N = shifts(m, near_0)
             shift_rows(N, m, stage)
         found = not is_run
         terms, others = others, terms
@@ -124,8 +125,8 @@ def product_middle(
             of_out = (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5])
             e_before = others if n == 0 else terms
             if is_run and n == 0:
-                m, N = fill_point(z, terms, tile, kind, usual, table, of_z, stage, fmt)
-                usual = all_set(where(N == USUAL, i32s(1), i32s(0)))
+                m, N = fill_point(z, terms, tile, kind, usual, near_0, table, of_z, stage, fmt)
+                usual = near_0 and all_set(where(N == USUAL, i32s(1), i32s(0)))
             if whole:
                 write_run(
                     operation, e_before, v_before, out_before, before, table, distances[1], stage, streams, v_fmt, fmt
@@ -166,7 +167,7 @@ def product_middle(
 
 
 @inlined
-def fill_point(z, terms, tile, kind, usual, table, distance, stage, fmt):
+def fill_point(z, terms, tile, kind, usual, may_be_usual, table, distance, stage, fmt):
     """Fill the terms of a tile that is a run, with what `sums_of` and `moments_of_row` need; m and N of each row."""
     if kind == PROBS:
         m = largest(z, tile, distance, stage, fmt)
@@ -175,11 +176,11 @@ def fill_point(z, terms, tile, kind, usual, table, distance, stage, fmt):
         for r in range(16):
             terms_of_row(z, terms, tile, r, kind, stage, fmt)
         return m, N
-    N, _ = fill_run(z, terms, tile, usual, True, table, distance, stage, fmt)
+    N, _ = fill_run(z, terms, tile, usual, may_be_usual, table, distance, stage, fmt)
     look_at_run(z, tile, stage, fmt)
     add_run(terms, tile, stage)
     m = max_of_each(stage + TOPS)
-    wanted = shifts(m, True)
+    wanted = shifts(m, may_be_usual)
     shift_rows(wanted, m, stage)
     if all_set(where(wanted == N, i32s(1), i32s(0))):
         for r in range(16):
