@@ -23,7 +23,7 @@ SHORT_POINT = 32
 ADDED = 32
 # Where rows lie one behind the other: up to how many the columns of sixteen are kept in registers; up to how many
 # sixteen are a run of numbers.
-DENSE, FLAT = 16, 48
+DENSE, FLAT = 16, 63
 # Results are written past the caches where they and what they are made of are larger than this: of any 32 MB that a
 # processor's caches may hold, others will have taken some.
 LARGE_BYTES = 2**24
