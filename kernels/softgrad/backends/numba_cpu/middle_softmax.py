@@ -83,10 +83,8 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         if is_run:
             N, low_enough = fill_run(z, terms, tile, usual, True, table, of_z, stage, fmt)
         else:
-            N, low_enough = (
-                f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True),
-                False,
-            )
+            N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True)
+            low_enough = False
             shift_rows(N, N, stage)
         found = not (is_run or usual)
         if whole:
