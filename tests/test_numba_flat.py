@@ -15,6 +15,7 @@ pytest.importorskip("numba", reason="the numba backend needs numba")
 
 from softgrad.backends.numba_cpu import compiling, lanes, single_rows
 from softgrad.backends.numba_cpu.lanes.features import CHOOSES
+from softgrad.backends.numba_cpu.sixteen_targets import CHUNK
 from tests import truth
 from tests.cases import DTYPES
 from tests.truth import assert_right
@@ -43,21 +44,21 @@ def flat(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """Of each call of a kernel of rows of some vectors, whether they are taken in runs; the numba backend is used."""
     calls: list[bool] = []
 
-    def watch(module: Any, name: str, place: int) -> None:
+    def watch(module: Any, name: str) -> None:
         kernel = getattr(module, name)
 
         def call(*arguments: Any) -> None:
-            calls.append(arguments[place])
+            calls.append(arguments[4])
             kernel(*arguments)
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name, place in (
-        ("softmax", "softmax_middle", -3),
-        ("cross_entropy", "cross_entropy_middle", -4),
-        ("products", "product_middle", -4),
+    for module, name in (
+        ("softmax", "softmax_middle"),
+        ("cross_entropy", "cross_entropy_middle"),
+        ("products", "product_middle"),
     ):
-        watch(importlib.import_module(f"softgrad.backends.numba_cpu.{module}"), name, place)
+        watch(importlib.import_module(f"softgrad.backends.numba_cpu.{module}"), name)
     with softgrad.use_backend("numba"):
         yield calls
 
@@ -176,6 +177,18 @@ def test_in_place(classes: int, flat: list[bool]) -> None:
     assert set(flat) == {CHOOSES}
 
 
+@pytest.mark.parametrize("of", [np.asarray, apart])
+def test_losses_are_added_in_every_share(of: Callable[[np.ndarray], np.ndarray], flat: list[bool]) -> None:
+    """Threads take a number of tiles at a time; the last share is not whole."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((16 * CHUNK * 2 + 37, SHORT + 1)).astype(np.float32)
+    t = rng.integers(0, SHORT + 1, len(z))
+    total = softgrad.cross_entropy(of(z), t, reduction="sum")
+    assert_right(total, truth.cross_entropy(z, t, reduction="sum"), FLOAT32)
+    assert softgrad.cross_entropy_value_and_grad(of(z), t, reduction="sum")[0] == total
+    assert set(flat) == {CHOOSES and of is np.asarray}
+
+
 @pytest.mark.parametrize("classes", [SHORT, SHORT + 1, POINT + 1, FLAT, FLAT + 1])
 def test_right(classes: int, flat: list[bool]) -> None:
     """On both sides of each threshold, on rows near 0, far from it, and with terms that are nearly nothing."""
@@ -183,6 +196,7 @@ def test_right(classes: int, flat: list[bool]) -> None:
     z = rng.standard_normal((ROWS, classes)) * 3
     z[16:32] = np.linspace(0.0, -86.0, classes) + np.linspace(-15.0, 15.0, 16)[:, None]
     z[40:60] += np.linspace(-300.0, 300.0, 20)[:, None]
+    z[100, 3] = 512 * np.log(2.0)  # whose e, shifted as those of rows near 0, would be that of 0
     z = z.astype(np.float32)
     t, v = rng.integers(0, classes, ROWS), rng.standard_normal(z.shape).astype(np.float32)
     assert_right(softgrad.softmax(z), truth.softmax(z), FLOAT32)

@@ -90,7 +90,7 @@ def parts_of(problem: Loss) -> int:
 def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
     """Their losses would be much to write and to read beside their logits."""
     of_sums = (address(laid.values), 0, 0, 0, SUMS, 1)
-    hard = share_sixteen(problem.z, _by_sixteen(problem, laid, of_sums, grad), chunk=CHUNK)
+    hard = share_sixteen(problem.z, _for_sixteen(problem, laid, of_sums, grad), chunk=CHUNK)
     if hard is not None:
         hard.sort()  # listed in any order
         values = np.empty(problem.z.shape[::2])
@@ -98,7 +98,7 @@ def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
         laid.apart = values.ravel()[hard]
 
 
-def _by_sixteen(
+def _for_sixteen(
     problem: Loss, laid: Laid, of_loss: Described, grad: Array | None
 ) -> Callable[[int, int, int, int], None]:
     """The kernel of rows of which sixteen are worked on at a time."""
@@ -106,7 +106,7 @@ def _by_sixteen(
     arrays = (problem.z,) if grad is None else (problem.z, grad)
     if has_middle_rows(problem.z):
         flat = are_flat(*arrays)
-        return lambda *shared: cross_entropy_middle(*shared, *arguments, flat, past_caches, fmt, options)
+        return lambda *shared: cross_entropy_middle(*shared, flat, *arguments, past_caches, fmt, options)
     g = laid.scale()
     if g is None or not are_dense(*arrays):
         return lambda *shared: cross_entropy_columns(*shared, *arguments, past_caches, fmt, options)
@@ -149,7 +149,7 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
     elif has_long_rows(z):
         hard = share_rows(z, lambda *shared: cross_entropy_rows(*shared, *arguments, past_caches, fmt, options))
     else:
-        hard = share_sixteen(z, _by_sixteen(problem, laid, of_loss, grad))
+        hard = share_sixteen(z, _for_sixteen(problem, laid, of_loss, grad))
     if hard is not None:
         by_tiles(problem, laid, values, grad, hard)
 

@@ -72,9 +72,9 @@ def _middle(
     if bad >= 0:
         return -1 - bad
     if options is None:
-        cross_entropy_middle(scratch, ALL, hard, stage, *arguments[:-2], False, *arguments[-2:], None)
+        cross_entropy_middle(scratch, ALL, hard, stage, False, *arguments, None)
     else:
-        cross_entropy_middle(scratch, ALL, hard, stage, *arguments[:-2], False, *arguments[-2:], (options[0], zeta))
+        cross_entropy_middle(scratch, ALL, hard, stage, False, *arguments, (options[0], zeta))
     return _reduce(hard, arguments, reduced)
 
 

@@ -18,7 +18,6 @@ from softgrad.backends.numba_cpu.lanes import (
     absolute,
     chosen,
     f32s,
-    first_bit,
     i32s,
     lane_numbers32,
     larger,
@@ -27,7 +26,6 @@ from softgrad.backends.numba_cpu.lanes import (
     load_first,
     load_i32,
     load_part_f32,
-    mask_bits,
     prefetch,
     size_of,
     store_f32,
@@ -187,31 +185,6 @@ def weighed(weigh, total, top, e_at, v_at, n, v_k, fmt):
         return weigh(total, load_f32(e_at), u), larger(absolute(u), top)
     u = where(lane_numbers32() < n, load_first(v_at, n, fmt) - v_k, f32s(0.0))
     return weigh(total, some_terms(e_at, n), u), larger(absolute(u), top)
-
-
-@inlined
-def first_equal(z_at, classes, m, fmt):
-    """The first class whose logit is m; 0 if there is none."""
-    size, each, k, j = 16 * size_of(fmt), f32s(m), -1, 0
-    while k < 0 and j < classes:
-        word = equal_bits(z_at, classes - j, each, fmt)
-        if classes - j > 16:
-            word |= equal_bits(z_at + size, classes - j - 16, each, fmt) << 16
-        if classes - j > 32:
-            word |= equal_bits(z_at + 2 * size, classes - j - 32, each, fmt) << 32
-        if classes - j > 48:
-            word |= equal_bits(z_at + 3 * size, classes - j - 48, each, fmt) << 48
-        if word != 0:
-            k = j + first_bit(word)
-        z_at += 4 * size
-        j += 64
-    return max(k, 0)
-
-
-@inlined
-def equal_bits(z_at, n, m, fmt):
-    """Where up to sixteen logits, of which n are left, are m."""
-    return mask_bits((load(z_at, fmt) if n >= 16 else load_first(z_at, n, fmt)) == m)
 
 
 @inlined

@@ -29,7 +29,6 @@ from softgrad.backends.numba_cpu.lanes import (
     anywhere,
     f32s,
     first_bit,
-    i32s,
     joined,
     lane_numbers32,
     larger,
@@ -47,7 +46,7 @@ from softgrad.backends.numba_cpu.lanes import (
 )
 from softgrad.backends.numba_cpu.past_caches import BEGUN, write_until
 from softgrad.backends.numba_cpu.single import LN_2, REACH, ROUNDER, exp_shifted, four_exp_shifted
-from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
+from softgrad.backends.numba_cpu.sixteen import everywhere, whole_shift
 from softgrad.backends.numba_cpu.tiles import row_offset
 
 # A tile: (first row, number of rows up to 16, C, bytes from a row's terms to the next one's).  Scratch memory, by
@@ -275,7 +274,7 @@ def are_near(low, high):
 
     Its e is at least Σ e / 64, and that of −NEAR a little less than 2³⁶.
     """
-    return all_set(where(joined(low, high) > 64 * 2.0**36, i32s(1), i32s(0)))
+    return everywhere(joined(low, high) > 64 * 2.0**36)
 
 
 @inlined

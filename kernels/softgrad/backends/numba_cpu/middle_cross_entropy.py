@@ -59,7 +59,7 @@ from softgrad.backends.numba_cpu.pairs import split
 from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.single import LIFT, exponent, power_of_two_single
 from softgrad.backends.numba_cpu.single_options import less
-from softgrad.backends.numba_cpu.sixteen import all_set
+from softgrad.backends.numba_cpu.sixteen import all_set, everywhere
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS as SUMMED
 from softgrad.backends.numba_cpu.sixteen_targets import settle, sum_of_losses, targets_of, write_losses
 from softgrad.backends.numba_cpu.taking import ahead, following
@@ -75,6 +75,7 @@ def cross_entropy_middle(
     chunk,
     hard,
     stage,
+    flat,
     rows,
     classes,
     z,
@@ -84,7 +85,6 @@ def cross_entropy_middle(
     by,
     loss,
     grad,
-    flat,
     streams,
     fmt,
     options=None,
@@ -102,7 +102,7 @@ def cross_entropy_middle(
     near_0 = is_usual(weights, scales, by, options)
     usual, found, whole, sums = near_0, False, False, f64s(0.0)
     while True:
-        here = i // chunk
+        here, is_last = i // chunk, i + 1 == stop
         i, stop = following(counter, chunk, tiles, i, stop)
         after = tile_at(i, rows, classes, flat)
         terms, others = others, terms
@@ -138,12 +138,12 @@ def cross_entropy_middle(
         if not near:
             m = max_of_each(stage + TOPS)
             wanted = shifts(m, near_0)
-            if not all_set(where(wanted == N, i32s(1), i32s(0))):
+            if not everywhere(wanted == N):
                 shift_rows(wanted, wanted, stage)
                 for r in range(tile[1]):
                     terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
                 low, high, e_low, e_high = sums_of(stage)
-            usual = near_0 and all_set(where(wanted == USUAL, i32s(1), i32s(0)))
+            usual = near_0 and everywhere(wanted == USUAL)
         # From here on with an N that makes Σ e a number from 2^LIFT on, whichever it was made with.
         further = exponent(joined(low + e_low, high + e_high)) - LIFT
         N = wanted + further
@@ -160,7 +160,7 @@ def cross_entropy_middle(
         )
         if loss[4] == SUMMED:
             sums += sum_of_losses(tile, keep, l_low, l_high)
-            if after[1] == 0 or i // chunk != here:
+            if is_last:
                 if loss[0] != 0:
                     write_f64(loss[0] + 8 * here, sum_across(sums))
                 sums = f64s(0.0)

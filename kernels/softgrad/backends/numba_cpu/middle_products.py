@@ -13,7 +13,7 @@ from softgrad.backends.numba_cpu.entries import (
     reads,
     writes,
 )
-from softgrad.backends.numba_cpu.flat import first_equal, moments_of_four, spread, weighed, write_all
+from softgrad.backends.numba_cpu.flat import moments_of_four, spread, weighed, write_all
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
     f64s,
@@ -77,6 +77,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
 from softgrad.backends.numba_cpu.single import LIFT
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
+    everywhere,
     fine_tangents,
     given_sums,
     ordinary_point,
@@ -85,6 +86,7 @@ from softgrad.backends.numba_cpu.sixteen import (
 from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
+from softgrad.backends.numba_cpu.wide import first_equal
 
 # Where a row's number for the tangent under way stands: v[k].
 OF_K = NUMBERS + 192
@@ -92,7 +94,7 @@ OF_K = NUMBERS + 192
 
 @kernel
 def product_middle(
-    counter, chunk, hard, stage, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, flat, streams,
+    counter, chunk, hard, stage, flat, rows, classes, operation, kind, z, count_v, v, v_step, out, out_step, streams,
     v_fmt, fmt,
 ):  # fmt: skip
     """One of the three of every tile not taken.  What float32 will not do for is listed: tangent · rows + row.
@@ -126,7 +128,7 @@ def product_middle(
             e_before = others if n == 0 else terms
             if is_run and n == 0:
                 m, N = fill_point(z, terms, tile, kind, usual, near_0, table, of_z, stage, fmt)
-                usual = near_0 and all_set(where(N == USUAL, i32s(1), i32s(0)))
+                usual = near_0 and everywhere(N == USUAL)
             if whole:
                 write_run(
                     operation, e_before, v_before, out_before, before, table, distances[1], stage, streams, v_fmt, fmt
@@ -182,9 +184,9 @@ def fill_point(z, terms, tile, kind, usual, may_be_usual, table, distance, stage
     m = max_of_each(stage + TOPS)
     wanted = shifts(m, may_be_usual)
     shift_rows(wanted, m, stage)
-    if all_set(where(wanted == N, i32s(1), i32s(0))):
+    if everywhere(wanted == N):
         for r in range(16):
-            k = first_equal(row_offset(z, tile[0] + r), tile[2], read_f32(stage + NUMBERS + 128 + 4 * r), fmt)
+            k = first_equal(row_offset(z, tile[0] + r), tile[2], read_f32(stage + NUMBERS + 128 + 4 * r), 0, fmt)
             write_i64(stage + CLASSES + 8 * r, k)
     else:
         for r in range(16):
@@ -369,7 +371,7 @@ def product_middle_few(v, z, out, operation, kind, scratch):
     _, out_step, of_out = described_tangents(out, 0)
     hard, stage = begin(scratch, count * rows)
     product_middle(
-        scratch, ALL, hard, stage, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step, False,
+        scratch, ALL, hard, stage, False, rows, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step,
         False, v.dtype.type(0), z.dtype.type(0),
     )  # fmt: skip
     return read_i64(hard)

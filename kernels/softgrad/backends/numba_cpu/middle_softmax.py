@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.flat import first_equal, spread, write_all
+from softgrad.backends.numba_cpu.flat import spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
     f32s,
+    f64s,
     halves,
-    i32s,
     load_f32,
     max_of_each,
     read_f32,
@@ -16,7 +16,6 @@ from softgrad.backends.numba_cpu.lanes import (
     size_of,
     store_f32,
     sum_of_each,
-    where,
     write_f32,
 )
 from softgrad.backends.numba_cpu.middle import (
@@ -50,6 +49,7 @@ from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.single import power_of_two_single
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
+    everywhere,
     log_sums_of,
     ordinary,
     refer_rows,
@@ -59,11 +59,11 @@ from softgrad.backends.numba_cpu.sixteen import (
 from softgrad.backends.numba_cpu.taking import ahead, following
 from softgrad.backends.numba_cpu.tile_softmax import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
-from softgrad.backends.numba_cpu.wide import logs, multiple
+from softgrad.backends.numba_cpu.wide import first_equal, logs, multiple
 
 
 @kernel
-def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out, flat, streams, fmt):
+def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, z, out, streams, fmt):
     """One of the three of every tile that no other thread takes; rows float32 will not do for are listed at `hard`.
 
     `flat`: rows lie one behind the other in all arrays.
@@ -97,12 +97,12 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
                 terms_of_row(z, terms, tile, r, of_z, stage, fmt)
             if r < after[1] and found:
                 store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
-        near = False
         if is_run:
             add_run(terms, tile, stage)
-            near = operation == SOFTMAX and low_enough and are_near(*sum_of_each(stage + SUMS))
-            if not near:
-                look_at_run(z, tile, stage, fmt)
+        low, high = sums_of(operation, stage)
+        near = operation == SOFTMAX and low_enough and are_near(low, high)
+        if is_run and not near:
+            look_at_run(z, tile, stage, fmt)
         if tile[1] == 0:
             flush(stage + LINES, fmt)
             return
@@ -110,17 +110,17 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         if not near:
             m = max_of_each(stage + TOPS)
             wanted = shifts(m, True)
-            if not all_set(where(wanted == N, i32s(1), i32s(0))):
+            if not everywhere(wanted == N):
                 shift_rows(wanted, wanted, stage)
                 for r in range(tile[1]):
                     terms_of_row(z, terms, tile, r, of_z, stage, fmt)
-            usual = all_set(where(wanted == USUAL, i32s(1), i32s(0)))
+                low, high = sums_of(operation, stage)
+            usual = everywhere(wanted == USUAL)
         keep = ordinary(m, tile)
         whole = is_run and all_set(keep)
         if not all_set(keep):
             refer_rows(hard, tile, keep, 0)
         if operation == SOFTMAX:
-            low, high = sum_of_each(stage + SUMS)
             factor, rest = split(1.0 / low, 1.0 / high)
         else:
             factor, rest = m, logs_of_sums(z, terms, tile, m, wanted, stage, fmt)
@@ -131,6 +131,12 @@ def softmax_middle(counter, chunk, hard, stage, rows, classes, operation, z, out
         each_row(rest, stage + BEFORE + 64)
         keep_rows(keep, stage)
         tile = after
+
+
+@inlined
+def sums_of(operation, stage):
+    """Σ e of the first eight rows and of the others, for softmax: the other operations leave out a class first."""
+    return sum_of_each(stage + SUMS) if operation == SOFTMAX else (f64s(1.0), f64s(1.0))
 
 
 @inlined
@@ -148,7 +154,7 @@ def logs_of_sums(z, terms, tile, m, N, stage, fmt):
     each_row(m, numbers)
     for i in range(tile[1]):
         z_at, e_at = row_offset(z, tile[0] + i), terms + tile[3] * i
-        k = first_equal(z_at, tile[2], read_f32(numbers + 4 * i), fmt)
+        k = first_equal(z_at, tile[2], read_f32(numbers + 4 * i), 0, fmt)
         write_f32(numbers + 64 + 4 * i, read_f32(e_at + 4 * k))
         store_f32(stage + SUMS + 64 * i, without(load_f32(stage + SUMS + 64 * i), e_at, tile[2], k))
     # As if every row had its own N: a row has the bits that it has among any others.
@@ -200,5 +206,5 @@ def softmax_middle_few(z, out, operation, scratch):
     """The same of a few rows, logsumexp as (outer, 1, inner); how many are listed behind the counter."""
     rows, classes, of_z, of_out = z.shape[0] * z.shape[2], z.shape[1], described(z, FLOAT32), described(out, FLOAT32)
     hard, stage = begin(scratch, rows)
-    softmax_middle(scratch, ALL, hard, stage, rows, classes, operation, of_z, of_out, False, False, z.dtype.type(0))
+    softmax_middle(scratch, ALL, hard, stage, False, rows, classes, operation, of_z, of_out, False, z.dtype.type(0))
     return read_i64(hard)

@@ -125,26 +125,27 @@ def _by_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> No
         few = product_middle_few if has_middle_rows(z, SHORT_POINT) else product_columns_few
         hard = few_sixteen(few[fmt.dtype, v_fmt.dtype], z, (v, z, out), operation, kind, results=len(v))
     else:
-        outer, classes, inner = z.shape
-        count, v_step, of_v = describe_tangents(v)
-        _, out_step, of_out = describe_tangents(out)
-        of_z, past_caches = describe(z), streams(out, v, z)
-        is_dense, flat = count == 1 and are_dense(z, v[0], out[0]), are_flat(z, v[0], out[0])
-
-        def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-            shared = counter, chunk, hard, scratch
-            if is_dense:
-                like, addresses = (fmt,) * classes, (of_z[0], of_v[0], of_out[0])
-                product_dense(*shared, outer, operation, kind, *addresses, past_caches, like)
-                return
-            task = outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step
-            if has_middle_rows(z, SHORT_POINT):
-                product_middle(*shared, *task, flat, past_caches, v_fmt, fmt)
-            else:
-                product_columns(*shared, *task, past_caches, v_fmt, fmt)
-
-        hard = share_sixteen(z, run, count)
+        hard = share_sixteen(z, _for_sixteen(operation, kind, v, z, out), len(v))
     _redo(operation, kind, hard, v, z, out)
+
+
+def _for_sixteen(operation: int, kind: int, v: Array, z: Array, out: Array) -> Callable[[int, int, int, int], None]:
+    """The kernel of rows of which sixteen are worked on at a time."""
+    outer, classes, inner = z.shape
+    v_fmt, fmt = FORMATS[v.dtype], FORMATS[z.dtype]
+    count, v_step, of_v = describe_tangents(v)
+    _, out_step, of_out = describe_tangents(out)
+    of_z, past_caches = describe(z), streams(out, v, z)
+    task = (
+        outer * inner, classes, operation, kind, of_z, count, of_v, v_step, of_out, out_step, past_caches, v_fmt, fmt,
+    )  # fmt: skip
+    if has_middle_rows(z, SHORT_POINT):
+        flat = are_flat(z, v[0], out[0])
+        return lambda *shared: product_middle(*shared, flat, *task)
+    if count != 1 or not are_dense(z, v[0], out[0]):
+        return lambda *shared: product_columns(*shared, *task)
+    dense = outer, operation, kind, of_z[0], of_v[0], of_out[0], past_caches, (fmt,) * classes
+    return lambda *shared: product_dense(*shared, *dense)
 
 
 def _redo(operation: int, kind: int, hard: Array | None, v: Array, z: Array, out: Array) -> None:

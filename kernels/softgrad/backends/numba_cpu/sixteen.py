@@ -55,6 +55,12 @@ def given_sums(N):
 
 
 @inlined
+def everywhere(mask):
+    """Whether all lanes of a mask are set."""
+    return not anywhere(~mask)
+
+
+@inlined
 def all_set(flags):
     """Whether no lane of `flags` is 0."""
     return not anywhere(flags == 0)

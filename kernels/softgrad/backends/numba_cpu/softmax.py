@@ -114,25 +114,24 @@ def _by_sixteen(operation: int, z: Array, out: Array) -> None:
         of_out = np.float32(0) if operation == LOGSUMEXP else fmt
         hard = few_sixteen(few[fmt.dtype, of_out.dtype], z, (z, out), operation)
     else:
-        outer, classes, inner = z.shape
-        of_z, described = describe(z), describe(out)
-        past_caches = operation != LOGSUMEXP and streams(out, z)
-        arrays = (z,) if operation == LOGSUMEXP else (z, out)
-        is_dense, is_flat = operation != LOGSUMEXP and are_dense(z, out), are_flat(*arrays)
-
-        def run(counter: int, chunk: int, hard: int, scratch: int) -> None:
-            shared = counter, chunk, hard, scratch
-            if is_dense:
-                softmax_dense(*shared, outer, operation, of_z[0], described[0], past_caches, (fmt,) * classes)
-                return
-            if has_middle_rows(z):
-                softmax_middle(*shared, outer * inner, classes, operation, of_z, described, is_flat, past_caches, fmt)
-                return
-            softmax_columns(*shared, outer * inner, classes, operation, of_z, described, past_caches, fmt)
-
-        hard = share_sixteen(z, run)
+        hard = share_sixteen(z, _for_sixteen(operation, z, out))
     if hard is not None:
         _by_tiles(operation, z, out, hard)
+
+
+def _for_sixteen(operation: int, z: Array, out: Array) -> Callable[[int, int, int, int], None]:
+    """The kernel of rows of which sixteen are worked on at a time."""
+    outer, classes, inner = z.shape
+    fmt, of_z, of_out = FORMATS[z.dtype], describe(z), describe(out)
+    past_caches = operation != LOGSUMEXP and streams(out, z)
+    task = outer * inner, classes, operation, of_z, of_out, past_caches, fmt
+    if has_middle_rows(z):
+        flat = are_flat(z) if operation == LOGSUMEXP else are_flat(z, out)
+        return lambda *shared: softmax_middle(*shared, flat, *task)
+    if operation == LOGSUMEXP or not are_dense(z, out):
+        return lambda *shared: softmax_columns(*shared, *task)
+    dense = outer, operation, of_z[0], of_out[0], past_caches, (fmt,) * classes
+    return lambda *shared: softmax_dense(*shared, *dense)
 
 
 def _in_float64(operation: int, z: Array, out: Array) -> None:

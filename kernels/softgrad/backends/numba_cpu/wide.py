@@ -21,11 +21,10 @@ import numpy as np
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.functions import log1p
 from softgrad.backends.numba_cpu.lanes import (
-    anywhere,
     f32s,
     f64s,
+    first_bit,
     halves,
-    i32s,
     lane,
     lane_numbers32,
     larger,
@@ -33,6 +32,7 @@ from softgrad.backends.numba_cpu.lanes import (
     load_f32,
     load_first,
     load_last,
+    mask_bits,
     max_across,
     prefetch,
     size_of,
@@ -192,21 +192,28 @@ def is_ordinary(m):
 
 @helper
 def first_equal(z_at, classes, m, block, fmt):
-    """k: the first class whose logit is m; it lies in that block of vectors or right behind."""
-    size = size_of(fmt)
+    """k: the first class whose logit is m, not before that block of vectors; 0 if there is none."""
+    size, each = 16 * size_of(fmt), f32s(m)
     j = 16 * block * BLOCK
-    while j + 16 <= classes:
-        equal = load(z_at + size * j, fmt) == f32s(m)
-        if anywhere(equal):
-            return j + first_set(equal)
-        j += 16
-    return j + first_set(load_first(z_at + size * j, classes - j, fmt) == f32s(m)) if j < classes else 0
+    while j < classes:
+        at = z_at + size_of(fmt) * j
+        word = equal_bits(at, classes - j, each, fmt)
+        if classes - j > 16:
+            word |= equal_bits(at + size, classes - j - 16, each, fmt) << 16
+        if classes - j > 32:
+            word |= equal_bits(at + 2 * size, classes - j - 32, each, fmt) << 32
+        if classes - j > 48:
+            word |= equal_bits(at + 3 * size, classes - j - 48, each, fmt) << 48
+        if word != 0:
+            return j + first_bit(word)
+        j += 64
+    return 0
 
 
 @inlined
-def first_set(mask):
-    """The first lane that is set."""
-    return 16 - max_across(where(mask, 16 - lane_numbers32(), i32s(0)))
+def equal_bits(z_at, n, m, fmt):
+    """Where up to sixteen logits, of which n are left, are m."""
+    return mask_bits((load(z_at, fmt) if n >= 16 else load_first(z_at, n, fmt)) == m)
 
 
 @helper
