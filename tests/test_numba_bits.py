@@ -146,9 +146,10 @@ def test_helpers_take_part(forced_threads):
     barrier = threading.Barrier(3, timeout=30)
 
     def run(counter):
-        ctypes.c_int64.from_address(counter).value += 1
+        ctypes.c_int64.from_address(counter & ~1).value += 1
         names.add(threading.current_thread().name)
         barrier.wait()
+        threads.end(counter)
 
     threads.share(100, 100, run)
     assert len(names) >= 2

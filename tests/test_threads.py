@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -69,13 +71,20 @@ def numba_threads() -> Any:
     return threads
 
 
+def advance(counter: int) -> None:
+    """Take a share, as a kernel does: the caller has begun."""
+    ctypes.c_int64.from_address(counter).value += 1
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
 def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> None:
+    threads = numba_threads()
     caller = threading.get_ident()
     joined, left = threading.Event(), []
 
-    def run() -> None:
+    def run(counter: int) -> None:
         if threading.get_ident() == caller:
+            advance(counter)
             assert joined.wait(60)
             return
         joined.set()
@@ -83,42 +92,46 @@ def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> No
         signal.pthread_kill(caller, signal.SIGINT)
         time.sleep(0.1)
         left.append(True)
+        threads.end(counter)
 
     # Python's own handler, which a process started in the background does not get.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            numba_threads()._pool.run(run, 2)
+            threads._pool.run(run, 2)
     finally:
         signal.signal(signal.SIGINT, before)
     assert left
-    numba_threads()._pool.run(lambda: None, 2)
+    threads._pool.run(threads.end, 2)
 
 
 def test_a_fault_while_waiting_for_others_is_raised_once_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = numba_threads()
     caller, joined, left = threading.get_ident(), threading.Event(), []
 
-    def run() -> None:
+    def run(counter: int) -> None:
         if threading.get_ident() == caller:
+            advance(counter)
             assert joined.wait(60)
             return
         joined.set()
         time.sleep(0.1)
         left.append(True)
+        threads.end(counter)
 
-    def fault(at: int, value: int) -> None:
+    def fault(at: int, number: int, looks: int) -> None:
         raise ZeroDivisionError
 
-    threads._pool.run(lambda: None, 2)  # its helper is there
-    monkeypatch.setattr(threads, "await_change", fault)
+    threads._pool.run(threads.end, 2)  # its helper is there
+    monkeypatch.setattr(threads, "await_number", fault)
     with pytest.raises(ZeroDivisionError):
         threads._pool.run(run, 2)
     assert left
 
 
 def test_a_fault_that_comes_again_and_again_ends_the_wait() -> None:
-    job = numba_threads().Job(lambda: None, lambda: True)
+    threads = numba_threads()
+    job = threads.Job(lambda _counter: None, threads.Counter(0, 0))
 
     class Broken:
         def __enter__(self) -> None:
@@ -129,25 +142,68 @@ def test_a_fault_that_comes_again_and_again_ends_the_wait() -> None:
 
     job._lock = Broken()
     with pytest.raises(ZeroDivisionError):
-        job.work()
+        job.work(0)
 
 
 def test_helpers_wait_until_the_caller_has_begun() -> None:
     """So what is to be compiled is compiled by the caller."""
+    threads = numba_threads()
     caller = threading.get_ident()
-    begun, left = threading.Event(), []
+    begun, left = [], []
 
-    def run() -> None:
+    def run(counter: int) -> None:
         if threading.get_ident() == caller:
             time.sleep(0.1)  # as if compiling
-            assert not left
-            begun.set()
+            begun.append(True)
+            advance(counter)
             time.sleep(0.1)
         else:
-            left.append(threading.get_ident())
+            left.append(bool(begun))
+            threads.end(counter)
 
-    numba_threads()._pool.run(run, 3, begun.is_set)
+    threads._pool.run(run, 3)
     assert left
+    assert all(left)
+
+
+def test_a_helpers_fault_is_the_callers() -> None:
+    threads = numba_threads()
+    caller, joined = threading.get_ident(), threading.Event()
+
+    def run(counter: int) -> None:
+        if threading.get_ident() == caller:
+            advance(counter)
+            assert joined.wait(60)
+            return
+        joined.set()
+        raise ZeroDivisionError
+
+    for _ in range(3):  # and the helper is still there
+        joined.clear()
+        with pytest.raises(ZeroDivisionError):
+            threads._pool.run(run, 2)
+
+
+def test_helpers_that_have_left_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay awake for a while: long after a call its arrays must be the caller's alone."""
+    threads = numba_threads()
+    monkeypatch.setattr(threads, "LINGER", 2.0)
+    monkeypatch.setattr(threads, "_pool", threads.Pool())
+    monkeypatch.setattr(threads.processors, "allowed", lambda: 2)
+    rng = np.random.default_rng(0)
+    for rows, classes in ((70_000, 10), (20_000, 50), (5_000, 200), (1_000, 1_000), (3, 200_000)):
+        logits = rng.normal(size=(rows, classes)).astype(np.float32)
+        tangent, out = logits.copy(), np.empty_like(logits)
+        targets = rng.integers(0, classes, rows)
+        arrays = logits, tangent, out, targets
+        before = [sys.getrefcount(array) for array in arrays]
+        for _ in range(3):
+            with softgrad.use_backend("numba"):
+                softgrad.softmax(logits, out=out)
+                softgrad.softmax_vjp(tangent, logits=logits, out=out)
+                softgrad.cross_entropy_value_and_grad(logits, targets, out=out)
+                softgrad.cross_entropy_hvp(tangent, logits=logits, targets=targets, out=out)
+            assert [sys.getrefcount(array) for array in arrays] == before
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no sets of processors for a thread")
@@ -155,10 +211,18 @@ def test_helpers_keep_off_the_callers_processor(monkeypatch: pytest.MonkeyPatch)
     threads = numba_threads()
     usable = os.sched_getaffinity(0)
     pool, joined = threads.Pool(), threading.Barrier(2, timeout=60)
+    caller = threading.get_ident()
+
+    def meet(counter: int) -> None:
+        if threading.get_ident() == caller:
+            advance(counter)
+        joined.wait()
+        threads.end(counter)
+
     for processor in sorted(usable):
         monkeypatch.setattr(threads.processors, "current", lambda processor=processor: processor)
         for helper in pool._helpers:
             helper._likely = processor  # it last ran there
-        pool.run(joined.wait, 2)
+        pool.run(meet, 2)
         [helper] = pool._helpers
         assert os.sched_getaffinity(helper.native_id) == (usable - {processor} or usable)

@@ -41,8 +41,8 @@ def _are_sure(probs: Array, tolerance: float, *, log: bool) -> bool:
         return False
     fmt = FORMATS[probs.dtype]
     if are_dense(probs):
-        like = (fmt,) * classes
-        doubts = share_sixteen(probs, lambda *shared: doubt_dense(*shared, outer, log, tolerance, address(probs), like))
+        at, like = address(probs), (fmt,) * classes
+        doubts = share_sixteen(probs, lambda *shared: doubt_dense(*shared, outer, log, tolerance, at, like))
     else:
         of_probs = describe(probs)
         doubts = share_sixteen(

@@ -36,7 +36,7 @@ from softgrad.backends.numba_cpu.sixteen_targets import (
     targets_of,
     write_losses,
 )
-from softgrad.backends.numba_cpu.taking import following
+from softgrad.backends.numba_cpu.taking import following, leave
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
@@ -77,6 +77,7 @@ def cross_entropy_dense(counter, chunk, hard, stage, rows, z, indices, g, g_rest
                 gradient = each(_without_target, (counts, where(t == BAD, f32s(math.nan), f32s(0.0))), (gradient,))
             filled = write_tile(gradient, stage, grad_at, tile, keep, filled, packed, is_last, like)
         before = current
+    leave(counter)
 
 
 @inlined

@@ -13,7 +13,7 @@ from softgrad.backends.numba_cpu.dense import (
     tile_at,
     write_tile,
 )
-from softgrad.backends.numba_cpu.lanes import absolute, each, f32s, fma, fold, i32s, larger, load_dense, take, where
+from softgrad.backends.numba_cpu.lanes import absolute, each, f32s, fma, fold, i32s, larger, load_dense, where
 from softgrad.backends.numba_cpu.pairs import added, reciprocal, rounded_product, split
 from softgrad.backends.numba_cpu.single import LIFT, scaled
 from softgrad.backends.numba_cpu.sixteen import (
@@ -24,6 +24,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     refer_rows,
     whole_shift,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 
 
@@ -32,7 +33,7 @@ def product_dense(counter, chunk, hard, stage, rows, operation, kind, z_at, v_at
     """One of the three of every tile not taken; rows float32 will not do for are listed at `hard`."""
     tiles = (rows + 15) >> 4
     filled = 0
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
         for i in range(first, stop):
@@ -66,7 +67,8 @@ def product_dense(counter, chunk, hard, stage, rows, operation, kind, z_at, v_at
             else:
                 results = each(_log_softmax_vjp, mean, (e, u))
             filled = write_tile(results, stage, out_at, tile, keep, filled, packed, i + 1 == stop, like)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

@@ -14,9 +14,10 @@ from softgrad.backends.numba_cpu.dense import (
     tile_at,
     write_tile,
 )
-from softgrad.backends.numba_cpu.lanes import each, i32s, load_dense, take
+from softgrad.backends.numba_cpu.lanes import each, i32s, load_dense
 from softgrad.backends.numba_cpu.pairs import reciprocal
 from softgrad.backends.numba_cpu.sixteen import all_set, log_sums_of, ordinary, refer_rows, whole_shift
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_softmax import SOFTMAX
 
 
@@ -25,7 +26,7 @@ def softmax_dense(counter, chunk, hard, stage, rows, operation, z_at, out_at, pa
     """One of the two of every tile that no other thread takes; rows float32 will not do for are listed at `hard`."""
     tiles = (rows + 15) >> 4
     filled = 0
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
         for i in range(first, stop):
@@ -46,7 +47,8 @@ def softmax_dense(counter, chunk, hard, stage, rows, operation, z_at, out_at, pa
             else:
                 results = each(_log, (m, log_sums_of(m, N, total, e_k)), (z,))
             filled = write_tile(results, stage, out_at, tile, keep, filled, packed, i + 1 == stop, like)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

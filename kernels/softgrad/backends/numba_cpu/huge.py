@@ -25,11 +25,11 @@ from softgrad.backends.numba_cpu.lanes import (
     read_i64,
     size_of,
     store_f32,
-    take,
     write_f32,
 )
 from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single import exp_shifted, shift
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import (
     AHEAD,
@@ -59,7 +59,7 @@ KNOWN = 8
 @kernel
 def advance(counter):
     """Add one to a counter."""
-    take(counter)
+    next_share(counter)
 
 
 @kernel
@@ -69,7 +69,7 @@ def sum_segments(counter, first, scratch, kept, classes, z, indices, apart, part
     Exponentials are `kept` one segment behind the other.
     """
     rows, segments, _ = parts.shape
-    i = take(counter)
+    i = next_share(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         t = read_i64(indices + 8 * (first + r)) if indices != 0 else -1
@@ -83,7 +83,8 @@ def sum_segments(counter, first, scratch, kept, classes, z, indices, apart, part
             write_f32(e_at + 4 * first_equal(z_at, length, m, block, fmt), 0.0)
             parts[r, g, REST] = total(e_at, length)
         parts[r, g, SUM], parts[r, g, SHIFT], parts[r, g, TOP], parts[r, g, FIRST] = s, N, m, block
-        i = take(counter)
+        i = next_share(counter)
+    leave(counter)
 
 
 @inlined

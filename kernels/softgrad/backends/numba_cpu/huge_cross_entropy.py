@@ -6,9 +6,10 @@ import math
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.huge import OF_TARGET, SEGMENT, SHIFT, SUM, TOP, terms_of_segment, write_scaled
-from softgrad.backends.numba_cpu.lanes import f32s, read_i64, size_of, take, write_f32
+from softgrad.backends.numba_cpu.lanes import f32s, read_i64, size_of, write_f32
 from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.single_options import less
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import row_offset, write_as
 from softgrad.backends.numba_cpu.wide import fill_row, in_two_parts, refer
@@ -20,13 +21,14 @@ def gap_segments(counter, some, scratch, classes, z, gaps, fmt):
     """Fill gaps, (rows, segments): Σ (m − z_j), which label smoothing asks for."""
     first, totals, _, _, _ = some
     rows, segments = gaps.shape
-    i = take(counter)
+    i = next_share(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         start = g * SEGMENT
         z_at = row_offset(z, first + r) + size_of(fmt) * start
         gaps[r, g] = gaps_of(z_at, min(SEGMENT, classes - start), totals[r, TOP], fmt)
-        i = take(counter)
+        i = next_share(counter)
+    leave(counter)
 
 
 @kernel
@@ -36,12 +38,12 @@ def cross_entropy_segments(
     """Gradient of every segment that no other thread takes, and with a row's first segment its loss."""
     first, totals, parts, hard, kept = some
     segments = parts.shape[1]
-    i = take(counter)
+    i = next_share(counter)
     while i < len(totals) * segments:
         r, g = i // segments, i % segments
         row, start = first + r, g * SEGMENT
         length, offset = min(SEGMENT, classes - start), size_of(fmt) * start
-        i = take(counter)
+        i = next_share(counter)
         t = read_i64(indices + 8 * row)
         if t < 0:
             x = math.nan if t == BAD else 0.0
@@ -71,6 +73,7 @@ def cross_entropy_segments(
             if start <= t < start + length:
                 write_f32(e_at + 4 * (t - start), at_t)
             write_gradient(e_at, grad_at, length, classes, factor, scale, streams, options, fmt)
+    leave(counter)
 
 
 @inlined

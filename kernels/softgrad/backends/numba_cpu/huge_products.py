@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.huge import FIRST, SEGMENT, SHIFT, SUM, TOP, terms_of_segment
-from softgrad.backends.numba_cpu.lanes import f32s, read, size_of, take
+from softgrad.backends.numba_cpu.lanes import f32s, read, size_of
 from softgrad.backends.numba_cpu.past_caches import write_row
 from softgrad.backends.numba_cpu.product_vectors import (
     is_fine,
@@ -15,6 +15,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
     weighted,
 )
 from softgrad.backends.numba_cpu.single import LIFT
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import in_two_parts, refer
@@ -29,7 +30,7 @@ def moment_segments(counter, some, scratch, classes, operation, kind, z, count_v
     """Fill moments, (rows, segments, tangents, 3)."""
     first, totals, parts, _, kept = some
     rows, segments, _, _ = moments.shape
-    i = take(counter)
+    i = next_share(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         start = g * SEGMENT
@@ -48,7 +49,8 @@ def moment_segments(counter, some, scratch, classes, operation, kind, z, count_v
                     v_k = read(v_at + size_of(v_fmt) * int(totals[r, FIRST]), v_fmt)
                     moment, largest = moment_of(weighted, e_at, v_at + size_of(v_fmt) * start, length, f32s(v_k), v_fmt)
                 moments[r, g, n, MOMENT], moments[r, g, n, LARGEST_U], moments[r, g, n, OF_K] = moment, largest, v_k
-        i = take(counter)
+        i = next_share(counter)
+    leave(counter)
 
 
 @kernel
@@ -59,7 +61,7 @@ def product_segments(
     """One of the three of every segment not taken; what float32 will not do for is listed: tangent · rows + row."""
     first, totals, parts, hard, kept = some
     rows, segments, _, _ = moments.shape
-    i = take(counter)
+    i = next_share(counter)
     while i < rows * segments:
         r, g = i // segments, i % segments
         start = g * SEGMENT
@@ -83,7 +85,8 @@ def product_segments(
                 )  # fmt: skip
             elif g == 0:
                 refer(hard, n * all_rows + first + r)
-        i = take(counter)
+        i = next_share(counter)
+    leave(counter)
 
 
 @inlined

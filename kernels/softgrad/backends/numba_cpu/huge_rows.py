@@ -11,7 +11,7 @@ from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.huge import KNOWN, SEGMENT, advance, sum_segments, total_rows
 from softgrad.backends.numba_cpu.memory import FORMATS, KEPT_BYTES, Array, describe, scratch
 from softgrad.backends.numba_cpu.single_rows import listed
-from softgrad.backends.numba_cpu.threads import share, threads_for
+from softgrad.backends.numba_cpu.threads import end, share, threads_for
 
 # Elements of rows whose segments are shared out together, so that what is read twice may still be in the last cache.
 TOGETHER = 2**21
@@ -84,6 +84,7 @@ def share_segments(
             advance(counter)
             for row in left:
                 take_all_steps(row, 1, run_alone, kept=True)
+            end(counter)
 
         take_all_steps(0, 0, run_alone, kept=True)  # compiled before there is anybody else to wait for that
         share(results * alone * classes, alone, run)

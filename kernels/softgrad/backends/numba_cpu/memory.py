@@ -126,9 +126,8 @@ def tile_bytes(z: Array) -> int:
     return int(bytes_of.py_func(z.shape[1], has_one_row_tiles(z)))
 
 
-def tile_scratch(buffers: int, z: Array) -> tuple[Scratch, tuple[int, ...]]:
-    """Memory for tiles, and the address of each buffer."""
-    size = tile_bytes(z)
+def tile_scratch(buffers: int, size: int) -> tuple[Scratch, tuple[int, ...]]:
+    """Memory for tiles of so many bytes, and the address of each buffer."""
     memory = scratch(buffers * size)
     return memory, tuple(range(memory.address, memory.address + buffers * size, size))
 

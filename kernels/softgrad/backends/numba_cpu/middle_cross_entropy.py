@@ -62,7 +62,7 @@ from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, everywhere
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS as SUMMED
 from softgrad.backends.numba_cpu.sixteen_targets import settle, sum_of_losses, targets_of, write_losses
-from softgrad.backends.numba_cpu.taking import ahead, following
+from softgrad.backends.numba_cpu.taking import ahead, following, leave
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset
 from softgrad.backends.numba_cpu.wide import fill_row
@@ -132,8 +132,7 @@ def cross_entropy_middle(
         if is_run and not near:
             look_at_run(z, tile, stage, fmt)
         if tile[1] == 0:
-            flush(stage + LINES, fmt)
-            return
+            break
         m, wanted = f32s(0.0), N
         if not near:
             m = max_of_each(stage + TOPS)
@@ -178,6 +177,8 @@ def cross_entropy_middle(
             each_row(d, stage + BEFORE + 128)
             keep_rows(keep & counts, stage)
         tile = after
+    flush(stage + LINES, fmt)
+    leave(counter)
 
 
 @inlined

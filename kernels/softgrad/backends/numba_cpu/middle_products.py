@@ -83,7 +83,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     ordinary_point,
     refer_rows,
 )
-from softgrad.backends.numba_cpu.taking import ahead, following
+from softgrad.backends.numba_cpu.taking import ahead, following, leave
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import first_equal
@@ -149,6 +149,7 @@ def product_middle(
                 moments_of_run(operation, terms, of_v, tile, distances[0], stage, v_fmt)
             if tile[1] == 0:
                 flush(stage + LINES, fmt)
+                leave(counter)
                 return
             if n == 0:
                 low, high = sums_of(kind, N, stage)

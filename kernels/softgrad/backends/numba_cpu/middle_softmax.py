@@ -56,7 +56,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     whole_shift,
     write_log_sums,
 )
-from softgrad.backends.numba_cpu.taking import ahead, following
+from softgrad.backends.numba_cpu.taking import ahead, following, leave
 from softgrad.backends.numba_cpu.tile_softmax import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
 from softgrad.backends.numba_cpu.wide import first_equal, logs, multiple
@@ -104,8 +104,7 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
         if is_run and not near:
             look_at_run(z, tile, stage, fmt)
         if tile[1] == 0:
-            flush(stage + LINES, fmt)
-            return
+            break
         m, wanted = f32s(0.0), N
         if not near:
             m = max_of_each(stage + TOPS)
@@ -131,6 +130,8 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
         each_row(rest, stage + BEFORE + 64)
         keep_rows(keep, stage)
         tile = after
+    flush(stage + LINES, fmt)
+    leave(counter)
 
 
 @inlined

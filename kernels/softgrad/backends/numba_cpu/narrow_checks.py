@@ -16,11 +16,11 @@ from softgrad.backends.numba_cpu.lanes import (
     larger,
     load_dense,
     load_f32,
-    take,
 )
 from softgrad.backends.numba_cpu.narrow import tile_at, tiles_of
 from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, fill_columns
 from softgrad.backends.numba_cpu.single import LIFT, LN_2, REACH, ROUNDER, exp_shifted
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.wide import refer
 
 MARGIN = 1e-5  # far more than 32 float32 near 1 lose in their sum, and an exponential beside
@@ -31,7 +31,7 @@ def doubt_columns(counter, chunk, doubts, stage, rows, classes, log, tolerance, 
     """List the first row of tiles that hold one with a NaN, a negative entry, or a sum that may be too far from 1."""
     columns = stage + COLUMNS
     tiles = tiles_of(probs, rows)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         for i in range(first, min(first + chunk, tiles)):
             tile = tile_at(i, probs, rows, classes)
@@ -41,21 +41,23 @@ def doubt_columns(counter, chunk, doubts, stage, rows, classes, log, tolerance, 
                 found = _seen(c, found, log, load_f32(columns + 64 * c))
             if not _are_sure(found, tolerance, tile):
                 refer(doubts, tile[0])
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @kernel
 def doubt_dense(counter, chunk, doubts, stage, rows, log, tolerance, at, like):
     """The same of dense rows."""
     tiles = (rows + 15) >> 4
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         for i in range(first, min(first + chunk, tiles)):
             tile = dense_tile_at(i, rows, like)
             p = load_dense(source_of(at, tile, stage + PART, like), like)
             if not _are_sure(fold(_seen, (f32s(0.0), f32s(-math.inf)), log, (p,)), tolerance, tile):
                 refer(doubts, tile[0])
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

@@ -12,7 +12,6 @@ from softgrad.backends.numba_cpu.lanes import (
     load_f32,
     store_f32,
     sum_across,
-    take,
     where,
     write_f64,
 )
@@ -26,6 +25,7 @@ from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS, settle, sum_of_losses, targets_of, write_losses
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
@@ -40,7 +40,7 @@ def cross_entropy_columns(
     columns = stage + COLUMNS
     tiles = tiles_of(z, rows)
     filled, packed = 0, are_packed(grad, classes, streams, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
         sums = f64s(0.0)
@@ -69,7 +69,8 @@ def cross_entropy_columns(
                 filled = write_columns(columns, stage, grad, tile, keep, filled, packed, i + 1 == stop, fmt)
         if loss[4] == SUMS and loss[0] != 0:
             write_f64(loss[0] + 8 * (first // chunk), sum_across(sums))
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @helper

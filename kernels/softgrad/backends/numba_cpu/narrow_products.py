@@ -23,7 +23,6 @@ from softgrad.backends.numba_cpu.lanes import (
     load_f32,
     read_i64,
     store_f32,
-    take,
 )
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
@@ -51,6 +50,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     refer_rows,
     whole_shift,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 
 FLOAT32 = np.float32(0)
@@ -66,7 +66,7 @@ def product_columns(
     v_columns = columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
     filled, packed = 0, are_packed(out, classes, streams and count_v == 1, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
         for i in range(first, stop):
@@ -95,7 +95,8 @@ def product_columns(
                     replace(log_softmax_vjp, of, classes)
                 of_out = (out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5])
                 filled = write_columns(v_columns, stage, of_out, tile, keep, filled, packed, i + 1 == stop, fmt)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
-from softgrad.backends.numba_cpu.lanes import halves, i32s, load_f32, read_i64, store_f32, take
+from softgrad.backends.numba_cpu.lanes import halves, i32s, load_f32, read_i64, store_f32
 from softgrad.backends.numba_cpu.narrow import (
     exponentials,
     first_largest,
@@ -24,6 +24,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     whole_shift,
     write_log_sums,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32
 
@@ -35,7 +36,7 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
     terms = columns if operation == SOFTMAX else columns + 64 * whole(classes)
     tiles = tiles_of(z, rows)
     filled, packed = 0, are_packed(out, classes, streams, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         stop = min(first + chunk, tiles)
         for i in range(first, stop):
@@ -62,7 +63,8 @@ def softmax_columns(counter, chunk, hard, stage, rows, classes, operation, z, ou
                 for c in range(classes):
                     store_f32(columns + 64 * c, (load_f32(columns + 64 * c) - m) - l)
             filled = write_columns(columns, stage, out, tile, keep, filled, packed, i + 1 == stop, fmt)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, INT))

@@ -30,10 +30,10 @@ from softgrad.backends.numba_cpu.lanes import (
     store_part_i64,
     stream_f64,
     sum_across,
-    take,
     where,
     with_lane,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD, IGNORED
 from softgrad.backends.numba_cpu.tile_sums import add
 from softgrad.backends.numba_cpu.tiles import FLOAT64, row_offset, write_as
@@ -174,14 +174,15 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
 @kernel
 def judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found):
     """Find for each PART of int64 targets side by side the first BAD one if `check`, else −1, and how many count."""
-    i = take(counter)
+    i = next_share(counter)
     while i * PART < rows:
         targets, count = (at + 8 * PART * i, 8, 0, 8, INT64, 1), min(PART, rows - PART * i)
         bad = -1
         if (ignores and 0 <= ignore_index < classes) or not are_inside(targets[0], count, classes):
             bad, count, _ = classify(targets, count, classes, ignores, ignore_index, check, 0, 0)
         found[i, 0], found[i, 1] = bad + PART * i if bad >= 0 else -1, count
-        i = take(counter)
+        i = next_share(counter)
+    leave(counter)
 
 
 @helper

@@ -7,10 +7,14 @@ both, and beside other users of numba's pool.
 The caller always works itself, taking one share after the other from a counter that all threads advance; helpers join
 when they wake.  So a busy machine or a late helper costs balance, never correctness, and nobody waits for a thread
 that has not begun.  A kernel releases the GIL, and a row's bits do not depend on who computes it.
+
+To be woken takes a thread some ten microseconds, on a virtual machine some fifty, be it by work or by the GIL that
+another lets go of.  So helpers stay awake for a while, and away from the GIL: see `taking.leave`.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -23,74 +27,107 @@ from softgrad.backends.numba_cpu import processors
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.lanes import peek, relax
+from softgrad.backends.numba_cpu.taking import HELPER, LATEST, LEFT, LOOKS, NUMBER, leave
 
 # A share for a thread that must be woken should be worth more than waking it, some ten microseconds.
 WORTH = 200_000  # elements of exponentials, one or two tenths of a millisecond
+
+# For how long a helper waits awake for the next call, and a caller for helpers to leave; in seconds.
+LINGER, AWAIT = 250e-6, 50e-6
 
 # Interrupts that are put off while others work on the caller's arrays; more than a person will send.
 PATIENCE = 1000
 
 
 @kernel
-def await_change(at, value):
-    """Wait some microseconds for a number to change, without going to sleep: to be woken would take longer.
+def await_number(at, number, looks):
+    """Look so many times for a number to be what it should, without going to sleep: to be woken would take longer.
 
     It would often also take the caller to the processor of the helper that wakes it.
     """
-    for _ in range(2000):
-        if peek(at) != value:
+    for _ in range(looks):
+        if peek(at) == number:
             return
         relax()
 
 
-class Job:
-    """One parallel call: `run` is called by every thread that joins before the work is gone.
+@kernel
+def end(counter):
+    """What a function that shares work ends by, if it does not by a kernel of its own that leaves."""
+    leave(counter)
 
-    Helpers wait until the caller has `begun`, and so compiled what had to be: were a helper to do that, it would wait
+
+class Counter:
+    """A counter, and behind it what `taking.leave` looks at.  A pool keeps it for ever.
+
+    So a helper that looks at it late, when it has become another job's, is misled, but not about memory.
+    """
+
+    __slots__ = ("at", "numbers")
+
+    def __init__(self, latest: int, looks: int) -> None:
+        memory = np.zeros(16, np.int64)
+        skipped = -address(memory) % 64 // 8  # a line of the caches for itself
+        self.numbers = memory[skipped : skipped + 8]
+        self.at = address(self.numbers)
+        self.numbers[LATEST // 8], self.numbers[LOOKS // 8] = latest, looks
+
+    def begin(self, job: int) -> None:
+        """Be the counter of a job of this number."""
+        self.numbers[0] = self.numbers[LEFT // 8] = 0
+        self.numbers[NUMBER // 8] = job
+
+    def has_begun(self) -> bool:
+        """Whether a share has been taken."""
+        return bool(self.numbers[0])
+
+    def left(self) -> int:
+        """How many helpers have left."""
+        return int(self.numbers[LEFT // 8])
+
+
+class Job:
+    """One parallel call: `run` is called with a counter's address by every thread that joins before the work is gone.
+
+    Helpers wait until the caller has begun, and so compiled what had to be: were a helper to do that, it would wait
     for numba's lock, which a caller who is interrupted while compiling may keep.
     """
 
-    def __init__(self, run: Callable[[], None], begun: Callable[[], bool]) -> None:
+    def __init__(self, run: Callable[[int], None], counter: Counter) -> None:
         self._run = run
-        self._begun = begun
+        self._counter = counter
         self._lock = threading.Lock()
         self._open = True
-        self._inside = np.zeros(1, np.int64)  # helpers at work
-        self._left = threading.Lock()  # held while a helper is inside
+        self._joined = 0
         self._error: BaseException | None = None
 
     def help(self) -> None:
         """A helper's part: nothing, if the work is gone."""
         pause = 1e-4
-        while self._open and not self._begun():
+        while self._open and not self._counter.has_begun():
             time.sleep(pause)
             pause = min(2 * pause, 0.005)
         with self._lock:
             if not self._open:
                 return
-            self._inside[0] += 1
-            if self._inside[0] == 1:
-                self._left.acquire()
+            self._joined += 1
+        # From when `run` leaves on, this function knows nothing of the counter.
         try:
-            self._run()
+            self._run(self._counter.at + HELPER)
         except BaseException as error:
             self._error = error
-        finally:
-            with self._lock:
-                self._inside[0] -= 1
-                if self._inside[0] == 0:
-                    self._left.release()
+            end(self._counter.at + HELPER)
 
-    def work(self) -> None:
+    def work(self, looks: int) -> None:
         """The caller's part: until all is done."""
         try:
-            self._run()
+            self._run(self._counter.at)
         finally:
-            self._close()
+            self._close(looks)
         if self._error is not None:
             raise self._error
 
-    def _close(self) -> None:
+    def _close(self, looks: int) -> None:
         """Let nobody in any more and wait for those inside, who use the caller's arrays.
 
         An interrupt, whatever it raises, is put off meanwhile.  So is a fault of this function's own, which would
@@ -101,11 +138,14 @@ class Job:
             try:
                 with self._lock:
                     self._open = False
-                    inside = int(self._inside[0])
-                if inside and attempt == 0:
-                    await_change(address(self._inside), inside)
-                with self._left:
-                    break
+                    joined = self._joined
+                if joined and attempt == 0:
+                    await_number(self._counter.at + LEFT, joined, looks)
+                pause = 5e-5
+                while self._counter.left() < joined:
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.005)
+                break
             except BaseException as error:
                 put_off = error
         if put_off is not None:
@@ -116,50 +156,78 @@ class Pool:
     """Threads that wait for jobs; started when first needed, and anew in a forked child, which inherits none."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self.jobs: SimpleQueue[Job] = SimpleQueue()
         self._lock = threading.Lock()
         self._helpers: list[Helper] = []
+        self._latest = np.zeros(2, np.int64)  # the latest job's number, and the address of its counter
+        self._numbers = itertools.count(1)
+        self._counters: list[Counter] = []
+        self._spare: list[Counter] = []  # those that no job has
+        self._looks_a_second = 0.0
 
-    def run(self, function: Callable[[], None], threads: int, begun: Callable[[], bool] = lambda: True) -> None:
-        """Call `function`, which shares out the work, here and, once that has `begun`, in up to threads − 1 others."""
-        if threads <= 1:
-            function()
-            return
+    def run(self, function: Callable[[int], None], threads: int) -> None:
+        """Call `function`, which shares out the work, here and, once that has begun, in up to threads − 1 others.
+
+        It is given a counter's address, and ends by a kernel that leaves, as `taking` has it.
+        """
         if len(self._helpers) < threads - 1:
             self._start(threads - 1)
         here = processors.current()
         for helper in self._helpers:
             helper.keep_off(here)
-        job = Job(function, begun)
+        counter = self._spare.pop() if self._spare else self._new_counter()
+        number = next(self._numbers)
+        counter.begin(number)
+        self._latest[1] = counter.at
+        self._latest[0] = number
+        job = Job(function, counter)
         for _ in range(threads - 1):
-            self._jobs.put(job)
-        job.work()
+            self.jobs.put(job)
+        try:
+            job.work(int(AWAIT * self._looks_a_second))
+        finally:
+            self._spare.append(counter)
+
+    def _new_counter(self) -> Counter:
+        counter = Counter(address(self._latest), int(LINGER * self._looks_a_second))
+        self._counters.append(counter)
+        return counter
 
     def _start(self, helpers: int) -> None:
-        number = np.zeros(1, np.int64)
-        await_change(address(number), 1)  # compiled before there is anybody to wait for
         with self._lock:
+            if not self._helpers:
+                self._measure()
             while len(self._helpers) < helpers:
-                helper = Helper(self._jobs)
+                helper = Helper(self)
                 try:
                     helper.start()
                 except RuntimeError:  # no thread to be had (or the interpreter is going): the caller does it all
                     return
                 self._helpers.append(helper)
 
+    def _measure(self) -> None:
+        """Compile what is used while waiting, before there is anybody to wait for, and see how fast it looks."""
+        counter = self._new_counter()
+        end(counter.at)
+        await_number(counter.at, 1, 1)
+        for _ in range(5):
+            start = time.perf_counter()
+            await_number(counter.at, 1, 1000)
+            self._looks_a_second = max(1000 / (time.perf_counter() - start), self._looks_a_second)
+
 
 class Helper(threading.Thread):
     """A thread that takes part in one job after the other."""
 
-    def __init__(self, jobs: SimpleQueue[Job]) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__(name="softgrad", daemon=True)
-        self._jobs = jobs
+        self._pool = pool  # kept as long as there is somebody who looks at its memory
         self._likely: int | None = None  # the processor it would be woken on; None: any
 
     def run(self) -> None:
         """Until the process ends."""
         while True:
-            self._jobs.get().help()
+            self._pool.jobs.get().help()
             self._likely = processors.current()
 
     def keep_off(self, busy: int) -> None:
@@ -192,11 +260,13 @@ def threads_for(elements: int, tasks: int) -> int:
 
 
 def share(elements: int, tasks: int, run: Callable[[int], None]) -> None:
-    """Call ``run(counter)`` in as many threads as the work is worth; it takes tasks from the int64 at that address."""
-    counter = np.zeros(1, np.int64)
-    at = address(counter)
+    """Call ``run(counter)`` in as many threads as the work is worth; it ends by a kernel that takes `tasks` shares.
+
+    It should hold addresses, and no array: some helper may keep it for a while after the call.
+    """
     threads = threads_for(elements, tasks)
     if threads > 1:
-        _pool.run(lambda: run(at), threads, lambda: counter[0] != 0)
+        _pool.run(run, threads)
     else:
-        run(at)
+        counter = np.zeros(1, np.int64)
+        run(address(counter))

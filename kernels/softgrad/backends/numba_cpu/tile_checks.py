@@ -13,9 +13,9 @@ from softgrad.backends.numba_cpu.lanes import (
     max_across,
     read_f64,
     store_f64,
-    take,
     where,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_sums import sum_tile
 from softgrad.backends.numba_cpu.tiles import FLOAT64, begin_tiles, fill, height, store_per_row, tile_number, tiles_in
 
@@ -27,7 +27,7 @@ def bad_rows(counter, chunk, scratch, work, log, tolerance, probs, out):
     """1 for a row with a negative entry, or that does not sum to 1; else, and where there is a NaN, 0."""
     (p_at,) = scratch
     tiles = tiles_in(work)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < tiles:
         for i in range(first, min(first + chunk, tiles)):
             tile = tile_number(i, work)
@@ -45,7 +45,8 @@ def bad_rows(counter, chunk, scratch, work, log, tolerance, probs, out):
             off = (absolute(total - 1.0) > tolerance) | (lowest > 0.0)
             bad = where(off & (total == total), f64s(1.0), f64s(0.0))
             store_per_row(out, bad, tile)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @entry(lambda probs: (reads(probs, 3), INT, BOOL, FLOAT, INT))

@@ -25,10 +25,10 @@ from softgrad.backends.numba_cpu.lanes import (
     read_f64,
     read_i64,
     store_f64,
-    take,
     where,
     with_lane,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials
 from softgrad.backends.numba_cpu.tile_sums import sum_tile, summed
 from softgrad.backends.numba_cpu.tiles import (
@@ -290,7 +290,7 @@ def cross_entropy_tiles(
     has_spread = dense or epsilon > 0.0
     none_counts = f64s(dead) > 0.0
     tiles = tiles_in(work)
-    first_tile = take(counter) * chunk
+    first_tile = next_share(counter) * chunk
     while first_tile < tiles:
         for i in range(first_tile, min(first_tile + chunk, tiles)):
             tile = tile_number(i, work)
@@ -313,4 +313,5 @@ def cross_entropy_tiles(
                     write(any_gradient, of, v_at, grad, tile)
                 else:
                     write(plain_gradient, (e_at, tile, t, at_t, first, second), v_at, grad, tile)
-        first_tile = take(counter) * chunk
+        first_tile = next_share(counter) * chunk
+    leave(counter)

@@ -6,7 +6,8 @@ import math
 
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.functions import factors, times
-from softgrad.backends.numba_cpu.lanes import absolute, anywhere, f64s, i64s, load_f64, store_f64, take, where
+from softgrad.backends.numba_cpu.lanes import absolute, anywhere, f64s, i64s, load_f64, store_f64, where
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import (
     DOWN,
     factor,
@@ -98,7 +99,7 @@ def cross_entropy_jvp_tiles(
     # In the mean a masked class adds nothing, even a NaN; in Σ W u only if it has no mass.
     idle = MASKED_WITHOUT_MASS if has_spread else MASKED
     tiles = tiles_in(work)
-    first_tile = take(counter) * chunk
+    first_tile = next_share(counter) * chunk
     while first_tile < tiles:
         for i in range(first_tile, min(first_tile + chunk, tiles)):
             tile = tile_number(i, work)
@@ -128,7 +129,8 @@ def cross_entropy_jvp_tiles(
                     slope += (m + l) * mean_1 * mean_2
                 values = settle(slope, counts, counts != counts)
                 store_per_row((out[0] + n * out_step, out[1], out[2], out[3], out[4], out[5]), values, tile)
-        first_tile = take(counter) * chunk
+        first_tile = next_share(counter) * chunk
+    leave(counter)
 
 
 @kernel
@@ -143,7 +145,7 @@ def cross_entropy_hvp_tiles(
     none_counts = f64s(dead) > 0.0
     up = f64s(1.0 / DOWN)
     tiles = tiles_in(work)
-    first_tile = take(counter) * chunk
+    first_tile = next_share(counter) * chunk
     while first_tile < tiles:
         for i in range(first_tile, min(first_tile + chunk, tiles)):
             tile = tile_number(i, work)
@@ -195,7 +197,8 @@ def cross_entropy_hvp_tiles(
                     y = where(plain, y + 0.0, settled(y, z_j, s))
                     store_f64(v_at + 64 * j, settle(y, counts, none_counts))
                 write(vector_of, v_at, v_at, of_out, tile)
-        first_tile = take(counter) * chunk
+        first_tile = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

@@ -25,9 +25,9 @@ from softgrad.backends.numba_cpu.lanes import (
     max_across,
     prefetch,
     store_f64,
-    take,
     where,
 )
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials_and_sum
 from softgrad.backends.numba_cpu.tile_sums import first_equal, largest, sum_tile, summed
 from softgrad.backends.numba_cpu.tiles import (
@@ -125,7 +125,7 @@ def product_tiles(counter, chunk, scratch, work, operation, point_kind, point, c
     z_at, e_at, v_at = scratch
     idle = MASKED if point_kind == LOGITS and operation == SOFTMAX else NONE
     tiles = tiles_in(work)
-    first_tile = take(counter) * chunk
+    first_tile = next_share(counter) * chunk
     while first_tile < tiles:
         for i in range(first_tile, min(first_tile + chunk, tiles)):
             tile = tile_number(i, work)
@@ -149,7 +149,8 @@ def product_tiles(counter, chunk, scratch, work, operation, point_kind, point, c
                     write(softmax_product, (v_at, e_at, v_k, moment / s, first, second), v_at, of_out, tile)
                 else:
                     write(log_jvp, (v_at, v_k, moment / s), v_at, of_out, tile)
-        first_tile = take(counter) * chunk
+        first_tile = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

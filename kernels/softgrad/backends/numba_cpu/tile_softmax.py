@@ -5,8 +5,9 @@ from __future__ import annotations
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, COUNTER, INT, described, entry, reads, writes
 from softgrad.backends.numba_cpu.functions import in_two_parts
-from softgrad.backends.numba_cpu.lanes import absolute, i64s, load_f64, take, where
+from softgrad.backends.numba_cpu.lanes import absolute, i64s, load_f64, where
 from softgrad.backends.numba_cpu.single import scaled
+from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_exponentials import exponentials, exponentials_and_sum
 from softgrad.backends.numba_cpu.tiles import (
     begin_tiles,
@@ -29,7 +30,7 @@ def softmax_tiles(counter, chunk, scratch, work, operation, z, out):
     if work[2] and operation == SOFTMAX:
         e_at = z_at
     count = tiles_in(work)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < count:
         for i in range(first, min(first + chunk, count)):
             tile = tile_number(i, work)
@@ -44,7 +45,8 @@ def softmax_tiles(counter, chunk, scratch, work, operation, z, out):
                 store_per_row(out, where(absolute(m) == float("inf"), m, m + l), tile)
             else:
                 write(log, (z_at, m, l), e_at, out, tile)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
+    leave(counter)
 
 
 @inlined

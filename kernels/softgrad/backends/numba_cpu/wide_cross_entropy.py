@@ -22,14 +22,13 @@ from softgrad.backends.numba_cpu.lanes import (
     read_i64,
     size_of,
     sum_across,
-    take,
     where,
     write_f32,
 )
 from softgrad.backends.numba_cpu.past_caches import BEGUN, begin_lines, flush, write_until
 from softgrad.backends.numba_cpu.single import LN_2, is_in_range, target_terms
 from softgrad.backends.numba_cpu.single_options import less, log_of_sum, with_options, with_options_loss
-from softgrad.backends.numba_cpu.taking import ahead
+from softgrad.backends.numba_cpu.taking import ahead, leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset, write_as
 from softgrad.backends.numba_cpu.wide import AHEAD, exponentials, fill_row, in_two_parts, is_ordinary, refer
@@ -59,7 +58,7 @@ def cross_entropy_rows(
     begin_lines(scratch)
     zero = f32s(0.0)
     before = (0, classes, (e_at, zero, zero, zero), distance, past, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
             t = read_i64(indices + 8 * r)
@@ -89,9 +88,10 @@ def cross_entropy_rows(
                     x, y = in_two_parts(factor)
                     of = e_at, x, y, f32s(offset_of(g, classes, options))
                     before = row_offset(grad, r), classes, of, distance, past, fmt
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
     write(0, classes, before)
     flush(scratch, fmt)
+    leave(counter)
 
 
 @inlined

@@ -23,7 +23,6 @@ from softgrad.backends.numba_cpu.lanes import (
     size_of,
     store_f32,
     sum_across,
-    take,
     where,
 )
 from softgrad.backends.numba_cpu.past_caches import BEGUN, begin_lines, flush, write_until
@@ -37,7 +36,7 @@ from softgrad.backends.numba_cpu.product_vectors import (
     weighted,
 )
 from softgrad.backends.numba_cpu.single import LIFT
-from softgrad.backends.numba_cpu.taking import ahead
+from softgrad.backends.numba_cpu.taking import ahead, leave, next_share
 from softgrad.backends.numba_cpu.tile_products import LOG_JVP, LOG_PROBS, LOG_VJP, PROBS, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import AHEAD, GROUP, exponentials, first_equal, in_two_parts, largest, refer
@@ -57,7 +56,7 @@ def product_rows(
     begin_lines(scratch)
     of = e_at, 0, f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0), v_fmt
     before = (operation, 0, classes, of, distance, past, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
             z_at, v_at = row_offset(z, r), row_offset(v, r)
@@ -79,9 +78,10 @@ def product_rows(
             if classes > LONGEST:
                 write(0, classes, before)
                 before = (operation, 0, classes, of, distance, past, fmt)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
     write(0, classes, before)
     flush(scratch, fmt)
+    leave(counter)
 
 
 @inlined

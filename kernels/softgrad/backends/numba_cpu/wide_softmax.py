@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from softgrad.backends.numba_cpu.compiling import inlined, kernel
-from softgrad.backends.numba_cpu.lanes import f32s, size_of, take, write_f32
+from softgrad.backends.numba_cpu.lanes import f32s, size_of, write_f32
 from softgrad.backends.numba_cpu.past_caches import BEGUN, begin_lines, flush, write_until
-from softgrad.backends.numba_cpu.taking import ahead
+from softgrad.backends.numba_cpu.taking import ahead, leave, next_share
 from softgrad.backends.numba_cpu.tile_softmax import LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import row_offset
 from softgrad.backends.numba_cpu.wide import (
@@ -26,7 +26,7 @@ def softmax_rows(counter, chunk, hard, scratch, rows, classes, operation, z, out
     past, e_at, distance = scratch if streams else 0, scratch + BEGUN, ahead(out, size_of(fmt), classes, AHEAD)
     begin_lines(scratch)
     before = (operation, 0, classes, e_at, 0, f32s(0.0), f32s(0.0), distance, past, fmt)
-    first = take(counter) * chunk
+    first = next_share(counter) * chunk
     while first < rows:
         for r in range(first, min(first + chunk, rows)):
             z_at = row_offset(z, r)
@@ -43,9 +43,10 @@ def softmax_rows(counter, chunk, hard, scratch, rows, classes, operation, z, out
                 else:
                     out_at, x, y = row_offset(out, r), f32s(m), f32s(l)
             before = (operation, out_at, classes, e_at, z_at, x, y, distance, past, fmt)
-        first = take(counter) * chunk
+        first = next_share(counter) * chunk
     write(0, classes, before)
     flush(scratch, fmt)
+    leave(counter)
 
 
 @inlined
