@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="the numba backend needs numba")
 
 from softgrad.backends.numba_cpu import compiling, lanes, single_rows
 from softgrad.backends.numba_cpu.lanes.features import CHOOSES
-from softgrad.backends.numba_cpu.sixteen_targets import CHUNK
+from softgrad.backends.numba_cpu.sixteen_targets import tiles_added
 from tests import truth
 from tests.cases import DTYPES
 from tests.truth import assert_right
@@ -181,7 +181,7 @@ def test_in_place(classes: int, flat: list[bool]) -> None:
 def test_losses_are_added_in_every_share(of: Callable[[np.ndarray], np.ndarray], flat: list[bool]) -> None:
     """Threads take a number of tiles at a time; the last share is not whole."""
     rng = np.random.default_rng(0)
-    z = rng.standard_normal((16 * CHUNK * 2 + 37, SHORT + 1)).astype(np.float32)
+    z = rng.standard_normal((16 * tiles_added(SHORT + 1) * 2 + 37, SHORT + 1)).astype(np.float32)
     t = rng.integers(0, SHORT + 1, len(z))
     total = softgrad.cross_entropy(of(z), t, reduction="sum")
     assert_right(total, truth.cross_entropy(z, t, reduction="sum"), FLOAT32)

@@ -28,7 +28,7 @@ from softgrad.backends.numba_cpu.memory import (
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
 from softgrad.backends.numba_cpu.single_rows import (
-    ADDED,
+    MIDDLE,
     are_dense,
     are_flat,
     has_huge_rows,
@@ -41,7 +41,7 @@ from softgrad.backends.numba_cpu.single_rows import (
     streams,
     write_contiguous,
 )
-from softgrad.backends.numba_cpu.sixteen_targets import CHUNK, SUMS
+from softgrad.backends.numba_cpu.sixteen_targets import SUMS, tiles_added
 from softgrad.backends.numba_cpu.tile_curvature import cross_entropy_hvp_tiles, cross_entropy_jvp_tiles
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.wide_cross_entropy import cross_entropy_rows
@@ -80,17 +80,17 @@ def cross_entropy(problem: Loss, grad: Array | None, *, with_loss: bool) -> Arra
 
 
 def parts_of(problem: Loss) -> int:
-    """Into how many sums a kernel adds the losses of not so long rows, to be reduced; 0: they are kept for each row."""
+    """Into how many sums kernels add the losses of not so long rows, to be reduced; 0: they are kept for each row."""
     z = problem.z
     outer, classes, inner = z.shape
     whole = problem.reduction == "none" or inner != 1 or not (is_single(z) and is_for_float32(problem))
-    return 0 if whole or not 0 < classes <= ADDED else -(-outer // (16 * CHUNK))
+    return 0 if whole or not 0 < classes <= MIDDLE else -(-outer // (16 * tiles_added(classes)))
 
 
 def _in_parts(problem: Loss, laid: Laid, grad: Array | None) -> None:
     """Their losses would be much to write and to read beside their logits."""
     of_sums = (address(laid.values), 0, 0, 0, SUMS, 1)
-    hard = share_sixteen(problem.z, _for_sixteen(problem, laid, of_sums, grad), chunk=CHUNK)
+    hard = share_sixteen(problem.z, _for_sixteen(problem, laid, of_sums, grad), chunk=tiles_added(laid.classes))
     if hard is not None:
         hard.sort()  # listed in any order
         values = np.empty(problem.z.shape[::2])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.memory import Array, Scratch, borrow, describe_targets, give_back
-from softgrad.backends.numba_cpu.targets import PART, RANGES, classify, judge_parts
-from softgrad.backends.numba_cpu.threads import share
+from softgrad.backends.numba_cpu.targets import PART, RANGES, classify, judge, judge_parts
+from softgrad.backends.numba_cpu.threads import share, threads_for
 from softgrad.protocol import BadTargetError, Loss
+
+Judgement = tuple[int, bool, int, bool]  # C, whether any target is ignored, which, whether to look for bad ones
 
 
 class Indices:
@@ -30,16 +30,13 @@ class Indices:
         self._memory: Scratch | None = None
         if problem.dense:
             return
-        targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
-        self._targets, check = targets, problem.check_targets
-        judge = partial(
-            classify, describe_targets(targets), rows, classes, ignores, ignore_index, check, weights_at
-        )  # fmt: skip
+        self._targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
+        targets, judgement = self._targets, (classes, ignores, ignore_index, problem.check_targets)
         if _is_flat(targets):
-            if weights_at or rows < 2 * PART:
-                bad, self.count, self.mass = judge(0)
+            if weights_at:
+                bad, self.count, self.mass = classify(describe_targets(targets), rows, *judgement, weights_at, 0)
             else:
-                bad, self.count = _judged(targets, classes, ignores, ignore_index, check)
+                bad, self.count = _judged(address(targets), rows, judgement)
                 self.mass = float(self.count)
             if bad >= 0:
                 raise BadTargetError(bad)
@@ -48,7 +45,9 @@ class Indices:
                 return
         self._memory = borrow(8 * rows)
         self.address = self._memory.address
-        bad, self.count, self.mass = judge(self.address)
+        bad, self.count, self.mass = classify(
+            describe_targets(targets), rows, *judgement, weights_at, self.address
+        )  # fmt: skip
         if bad >= 0:
             self.close()
             raise BadTargetError(bad)
@@ -65,19 +64,16 @@ class Indices:
             give_back(self._memory)
 
 
-def _judged(targets: Array, classes: int, ignores: bool, ignore_index: int, check: bool) -> tuple[int, int]:
-    """The first of many flat targets that is out of range, −1 if there is none or they are not checked; and how many
-    count.
-    """
-    rows, at = targets.size, address(targets)
-    found = np.empty((-(-rows // PART), 2), np.int64)
-
-    def run(counter: int) -> None:
-        judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found)
-
-    share(rows // 8, len(found), run)
-    bad = found[found[:, 0] >= 0, 0]
-    return int(bad[0]) if bad.size else -1, int(found[:, 1].sum())
+def _judged(at: int, rows: int, judgement: Judgement) -> tuple[int, int]:
+    """The first of flat targets that is out of range, −1 if there is none or they are not checked; how many count."""
+    work, parts = rows // 8, -(-rows // PART)
+    if threads_for(work, parts) == 1:
+        bad, count = judge(at, rows, *judgement)
+        return bad, count
+    found = np.empty((parts, 2), np.int64)
+    share(work, parts, lambda counter: judge_parts(counter, at, rows, *judgement, found))
+    bad_ones = found[found[:, 0] >= 0, 0]
+    return int(bad_ones[0]) if bad_ones.size else -1, int(found[:, 1].sum())
 
 
 def _is_flat(targets: Array) -> bool:

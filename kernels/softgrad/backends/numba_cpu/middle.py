@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from softgrad.backends.numba_cpu.compiling import helper, inlined
 from softgrad.backends.numba_cpu.flat import exponentials_of_run, largest_of_four, lay_rows, sums_of_four
 from softgrad.backends.numba_cpu.lanes import (
@@ -30,9 +28,9 @@ from softgrad.backends.numba_cpu.lanes import (
     f32s,
     first_bit,
     joined,
-    lane_numbers32,
     larger,
     load,
+    load_f32,
     load_first,
     mask_bits,
     max_of_each,
@@ -89,7 +87,8 @@ def of_row(numbers, i):
 @inlined
 def tile_at(i, rows, classes, flat):
     """The i-th tile; one of no rows behind the last."""
-    return 16 * i, max(min(16, rows - 16 * i), 0), classes, 4 * classes if flat else 64 * ((classes + 15) >> 4)
+    count = max(min(16, rows - 16 * i), 0)
+    return 16 * i, count, classes, 4 * classes if flat and count == 16 else 64 * ((classes + 15) >> 4)
 
 
 @inlined
@@ -204,6 +203,21 @@ def exponentials_of_row(z, terms, tile, i, distance, stage, marks, fmt):
 
 
 @inlined
+def terms_of_row(z, terms, tile, i, distance, stage, fmt):
+    """Fill e; the vector of the largest logits, which is left where the row's own is found, too."""
+    _, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
+    store_f32(stage + TOPS + 64 * i, top)
+    return top
+
+
+@helper
+def fill_again(z, terms, tile, distance, stage, fmt):
+    """Fill the terms of a tile, which may be a run, row by row."""
+    for i in range(tile[1]):
+        terms_of_row(z, terms, tile, i, distance, stage, fmt)
+
+
+@inlined
 def bits_of_four(a, b, c, d, m):
     """Where four vectors are m."""
     return (mask_bits(a == m) | mask_bits(b == m) << 16) | (mask_bits(c == m) << 32 | mask_bits(d == m) << 48)
@@ -216,29 +230,6 @@ def store_four(at, a, b, c, d):
     store_f32(at + 64, b)
     store_f32(at + 128, c)
     store_f32(at + 192, d)
-
-
-@inlined
-def without(e, e_at, classes, t):
-    """The vector of a row's sums without its class t, whose term is set to 0: what is summed with it is added anew."""
-    write_f32(e_at + 4 * t, 0.0)
-    at, i, vectors = e_at + 4 * (t & 15), t & 15, (classes + 15 - (t & 15)) >> 4
-    a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    j = 0
-    while j + 4 <= vectors:
-        a += read_f32(at)
-        b += read_f32(at + 64)
-        c += read_f32(at + 128)
-        d += read_f32(at + 192)
-        at += 256
-        j += 4
-    if j < vectors:
-        a += read_f32(at)
-    if j + 1 < vectors:
-        b += read_f32(at + 64)
-    if j + 2 < vectors:
-        c += read_f32(at + 128)
-    return where(lane_numbers32() == i, f32s((a + b) + (c + d)), e)
 
 
 @inlined
@@ -272,9 +263,9 @@ def fill_run(z, terms, tile, usual, may_be_usual, table, distance, stage, fmt):
 def are_near(low, high):
     """Whether Σ e, made with the usual N of logits below NEAR, tells that the largest logit of each row is above −NEAR.
 
-    Its e is at least Σ e / 64, and that of −NEAR a little less than 2³⁶.
+    Its e is at least Σ e / 512, and that of −NEAR a little less than 2³⁶.
     """
-    return everywhere(joined(low, high) > 64 * 2.0**36)
+    return everywhere(joined(low, high) > 512 * 2.0**36)
 
 
 @inlined
@@ -286,10 +277,47 @@ def look_at_run(z, tile, stage, fmt):
 
 
 @inlined
-def add_run(terms, tile, stage):
+def add_terms(terms, tile, is_run, stage):
     """Leave what sums are found from."""
+    if is_run:
+        add_run(terms, tile, stage)
+    else:
+        add_rows(terms, tile, stage)
+
+
+@inlined
+def add_run(terms, tile, stage):
+    """The same of a tile that is a run."""
     for i in range(0, 16, 4):
         store_four(stage + SUMS + 64 * i, *sums_of_four(terms + tile[3] * i, tile[3], tile[2]))
+
+
+@helper
+def add_rows(terms, tile, stage):
+    """The same of one that is not: two rows at a time, as one has too few sums for the processor to be busy."""
+    step, classes = tile[3], tile[2]
+    for i in range(0, tile[1], 2):
+        at = terms + step * i
+        a, b, c, d = f32s(0.0), f32s(0.0), f32s(0.0), f32s(0.0)
+        w, x, y, z = a, b, c, d
+        left = classes
+        while left >= 64:
+            a, w = a + load_f32(at), w + load_f32(at + step)
+            b, x = b + load_f32(at + 64), x + load_f32(at + step + 64)
+            c, y = c + load_f32(at + 128), y + load_f32(at + step + 128)
+            d, z = d + load_f32(at + 192), z + load_f32(at + step + 192)
+            at += 256
+            left -= 64
+        if left > 0:
+            a, w = a + load_f32(at), w + load_f32(at + step)
+        if left > 16:
+            b, x = b + load_f32(at + 64), x + load_f32(at + step + 64)
+        if left > 32:
+            c, y = c + load_f32(at + 128), y + load_f32(at + step + 128)
+        if left > 48:
+            d, z = d + load_f32(at + 192), z + load_f32(at + step + 192)
+        store_f32(stage + SUMS + 64 * i, (a + b) + (c + d))
+        store_f32(stage + SUMS + 64 * i + 64, (w + x) + (y + z))
 
 
 @inlined

@@ -9,12 +9,14 @@ import numpy as np
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.flat import spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
     f32s,
     f64s,
     halves,
     i32s,
     joined,
     lane,
+    larger,
     load_f32,
     load_f64,
     max_of_each,
@@ -32,15 +34,16 @@ from softgrad.backends.numba_cpu.middle import (
     AHEAD,
     BEFORE,
     LINES,
+    NEAR,
     NEXT,
     NUMBERS,
     SUMS,
     TOPS,
     USUAL,
-    add_run,
+    add_terms,
     are_near,
     each_row,
-    exponentials_of_row,
+    fill_again,
     fill_run,
     keep_rows,
     largest_of_row,
@@ -51,8 +54,8 @@ from softgrad.backends.numba_cpu.middle import (
     shift_rows,
     shifts,
     terms_in,
+    terms_of_row,
     tile_at,
-    without,
     write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
@@ -109,12 +112,12 @@ def cross_entropy_middle(
         is_run = flat and tile[1] == 16
         if is_run:
             N, low_enough = fill_run(z, terms, tile, usual, near_0, table, of_z, stage, fmt)
-            set_targets_apart(terms, tile, indices, stage)
+            set_targets_apart(terms, tile, indices, stage)  # long before they are added, that none waits for the other
         else:
             N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), near_0)
-            low_enough = False
+            low_enough = usual
             shift_rows(N, N, stage)
-        found = not (is_run or usual)
+        found, top = not (is_run or usual), f32s(-math.inf)
         if whole:
             write_run(others, grad, before, table, of_out, stage, streams, fmt)
         to_write, to_fill = 0 if whole else before[1], 0 if is_run else tile[1]
@@ -122,25 +125,28 @@ def cross_entropy_middle(
             if r < to_write:
                 write(others, grad, before, r, of_out, stage, streams, fmt)
             if r < to_fill:
-                terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
+                top = larger(terms_of_row(z, terms, tile, r, of_z, stage, fmt), top)
             if r < after[1] and found:
                 store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
-        if is_run:
-            add_run(terms, tile, stage)
+        if tile[1] == 0:
+            break
+        if not is_run:
+            set_targets_apart(terms, tile, indices, stage)
+        add_terms(terms, tile, is_run, stage)
         low, high, e_low, e_high = sums_of(stage)
+        low_enough = low_enough and not anywhere(top >= NEAR)
         near = options is None and low_enough and are_near(low + e_low, high + e_high)
         if is_run and not near:
             look_at_run(z, tile, stage, fmt)
-        if tile[1] == 0:
-            break
         m, wanted = f32s(0.0), N
         if not near:
             m = max_of_each(stage + TOPS)
             wanted = shifts(m, near_0)
             if not everywhere(wanted == N):
                 shift_rows(wanted, wanted, stage)
-                for r in range(tile[1]):
-                    terms_of_row(z, terms, tile, indices, r, of_z, stage, fmt)
+                fill_again(z, terms, tile, of_z, stage, fmt)
+                set_targets_apart(terms, tile, indices, stage)
+                add_terms(terms, tile, is_run, stage)
                 low, high, e_low, e_high = sums_of(stage)
             usual = near_0 and everywhere(wanted == USUAL)
         # From here on with an N that makes Σ e a number from 2^LIFT on, whichever it was made with.
@@ -201,27 +207,9 @@ def is_usual(weights, scales, by, options):
 
 
 @inlined
-def terms_of_row(z, terms, tile, indices, i, distance, stage, fmt):
-    """Fill e, 0 for the target; what the sum of the others and the largest logit are found from, and e_t."""
-    e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
-    store_f32(stage + SUMS + 64 * i, e)
-    store_f32(stage + TOPS + 64 * i, top)
-    set_target_apart(terms, tile, indices, i, stage)
-
-
-@inlined
-def set_target_apart(terms, tile, indices, i, stage):
-    """Take the target's e out of row i's terms and their sum."""
-    t, e_at, sum_at = read_i64(indices + 8 * (tile[0] + i)), terms + tile[3] * i, stage + SUMS + 64 * i
-    if t >= 0:
-        write_f32(stage + NUMBERS + 192 + 4 * i, read_f32(e_at + 4 * t))
-        store_f32(sum_at, without(load_f32(sum_at), e_at, tile[2], t))
-
-
-@inlined
 def set_targets_apart(terms, tile, indices, stage):
-    """The same in a tile that is a run, before anything is added."""
-    for i in range(16):
+    """Take e_t out of the terms of each row, before they are added."""
+    for i in range(tile[1]):
         t = read_i64(indices + 8 * (tile[0] + i))
         at = terms + tile[3] * i + 4 * max(t, 0)
         e_t = read_f32(at)

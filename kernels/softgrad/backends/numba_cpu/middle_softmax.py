@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
 from softgrad.backends.numba_cpu.flat import spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
+    anywhere,
     f32s,
     f64s,
     halves,
+    larger,
     load_f32,
     max_of_each,
     read_f32,
@@ -22,15 +26,16 @@ from softgrad.backends.numba_cpu.middle import (
     AHEAD,
     BEFORE,
     LINES,
+    NEAR,
     NEXT,
     NUMBERS,
     SUMS,
     TOPS,
     USUAL,
-    add_run,
+    add_terms,
     are_near,
     each_row,
-    exponentials_of_row,
+    fill_again,
     fill_run,
     keep_rows,
     largest_of_row,
@@ -40,8 +45,8 @@ from softgrad.backends.numba_cpu.middle import (
     shift_rows,
     shifts,
     terms_in,
+    terms_of_row,
     tile_at,
-    without,
     write_row_of,
 )
 from softgrad.backends.numba_cpu.pairs import split
@@ -84,9 +89,9 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
             N, low_enough = fill_run(z, terms, tile, usual, True, table, of_z, stage, fmt)
         else:
             N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True)
-            low_enough = False
+            low_enough = usual
             shift_rows(N, N, stage)
-        found = not (is_run or usual)
+        found, top = not (is_run or usual), f32s(-math.inf)
         if whole:
             write_run(operation, z, others, out, before, table, of_out, stage, streams, fmt)
         to_write, to_fill = 0 if whole else before[1], 0 if is_run else tile[1]
@@ -94,26 +99,24 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
             if r < to_write:
                 write(operation, z, others, out, before, r, of_out, stage, streams, fmt)
             if r < to_fill:
-                terms_of_row(z, terms, tile, r, of_z, stage, fmt)
+                top = larger(terms_of_row(z, terms, tile, r, of_z, stage, fmt), top)
             if r < after[1] and found:
                 store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
-        if is_run:
-            add_run(terms, tile, stage)
-        low, high = sums_of(operation, stage)
+        if tile[1] == 0:
+            break
+        low, high = sums_of(operation, terms, tile, is_run, stage)
+        low_enough = low_enough and not anywhere(top >= NEAR)
         near = operation == SOFTMAX and low_enough and are_near(low, high)
         if is_run and not near:
             look_at_run(z, tile, stage, fmt)
-        if tile[1] == 0:
-            break
         m, wanted = f32s(0.0), N
         if not near:
             m = max_of_each(stage + TOPS)
             wanted = shifts(m, True)
             if not everywhere(wanted == N):
                 shift_rows(wanted, wanted, stage)
-                for r in range(tile[1]):
-                    terms_of_row(z, terms, tile, r, of_z, stage, fmt)
-                low, high = sums_of(operation, stage)
+                fill_again(z, terms, tile, of_z, stage, fmt)
+                low, high = sums_of(operation, terms, tile, is_run, stage)
             usual = everywhere(wanted == USUAL)
         keep = ordinary(m, tile)
         whole = is_run and all_set(keep)
@@ -122,7 +125,7 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
         if operation == SOFTMAX:
             factor, rest = split(1.0 / low, 1.0 / high)
         else:
-            factor, rest = m, logs_of_sums(z, terms, tile, m, wanted, stage, fmt)
+            factor, rest = m, logs_of_sums(z, terms, tile, is_run, m, wanted, stage, fmt)
             if operation == LOGSUMEXP:
                 write_log_sums(out, tile, m, *halves(rest))
         before = (tile[0], tile[1] if operation != LOGSUMEXP else 0, classes, tile[3])
@@ -135,21 +138,16 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
 
 
 @inlined
-def sums_of(operation, stage):
+def sums_of(operation, terms, tile, is_run, stage):
     """Σ e of the first eight rows and of the others, for softmax: the other operations leave out a class first."""
-    return sum_of_each(stage + SUMS) if operation == SOFTMAX else (f64s(1.0), f64s(1.0))
-
-
-@inlined
-def terms_of_row(z, terms, tile, i, distance, stage, fmt):
-    """Fill e; what its sum and its largest logit are found from."""
-    e, top, _ = exponentials_of_row(z, terms, tile, i, distance, stage, False, fmt)
-    store_f32(stage + SUMS + 64 * i, e)
-    store_f32(stage + TOPS + 64 * i, top)
+    if operation != SOFTMAX:
+        return f64s(1.0), f64s(1.0)
+    add_terms(terms, tile, is_run, stage)
+    return sum_of_each(stage + SUMS)
 
 
 @helper
-def logs_of_sums(z, terms, tile, m, N, stage, fmt):
+def logs_of_sums(z, terms, tile, is_run, m, N, stage, fmt):
     """l = log1p(rest_k / e_k) of each row, k the first class whose logit is m; e_k is made 0."""
     numbers = stage + NUMBERS
     each_row(m, numbers)
@@ -157,7 +155,8 @@ def logs_of_sums(z, terms, tile, m, N, stage, fmt):
         z_at, e_at = row_offset(z, tile[0] + i), terms + tile[3] * i
         k = first_equal(z_at, tile[2], read_f32(numbers + 4 * i), 0, fmt)
         write_f32(numbers + 64 + 4 * i, read_f32(e_at + 4 * k))
-        store_f32(stage + SUMS + 64 * i, without(load_f32(stage + SUMS + 64 * i), e_at, tile[2], k))
+        write_f32(e_at + 4 * k, 0.0)
+    add_terms(terms, tile, is_run, stage)
     # As if every row had its own N: a row has the bits that it has among any others.
     own = whole_shift(m)
     unit = power_of_two_single(N - own)

@@ -19,8 +19,6 @@ from softgrad.backends.numba_cpu.threads import share
 SHORT, MIDDLE = 16, 384
 # The first of these for what looks at each row more often than an exponential is worth: products, checks.
 SHORT_POINT = 32
-# Up to how many a thread adds losses that are to be reduced.
-ADDED = 32
 # Where rows lie one behind the other: up to how many the columns of sixteen are kept in registers; up to how many
 # sixteen are a run of numbers.
 DENSE, FLAT = 16, 63

@@ -35,10 +35,15 @@ from softgrad.backends.numba_cpu.sixteen import all_set, ordinary, refer_rows
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64, read_as, row_offset, write_as
 
-# A kind of loss: instead of each row's, the sum over what a thread takes at a time, CHUNK tiles.
-SUMS, CHUNK = -1, 256
+# A kind of loss: instead of each row's, the sum over what a thread takes at a time.
+SUMS = -1
 # Between which numbers what gradients are multiplied by needs no look at Σ e < 2⁷⁴.
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-45, 2.0**60
+
+
+def tiles_added(classes: int) -> int:
+    """Of how many tiles a thread takes together, and adds, the losses: by C alone, as the order of sums is."""
+    return min(256, max(1, 2**15 // (16 * classes)))
 
 
 @helper

@@ -172,15 +172,22 @@ def classify(targets, rows, classes, ignores, ignore_index, check, weights, indi
 
 
 @kernel
+def judge(at, rows, classes, ignores, ignore_index, check):
+    """Find the first BAD one of int64 targets side by side if `check`, else −1, and how many count."""
+    if not (ignores and 0 <= ignore_index < classes) and are_inside(at, rows, classes):
+        return -1, rows
+    bad, count, _ = classify((at, 8, 0, 8, INT64, 1), rows, classes, ignores, ignore_index, check, 0, 0)
+    return bad, count
+
+
+@kernel
 def judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found):
-    """Find for each PART of int64 targets side by side the first BAD one if `check`, else −1, and how many count."""
+    """The same for each PART of them."""
     i = next_share(counter)
     while i * PART < rows:
-        targets, count = (at + 8 * PART * i, 8, 0, 8, INT64, 1), min(PART, rows - PART * i)
-        bad = -1
-        if (ignores and 0 <= ignore_index < classes) or not are_inside(targets[0], count, classes):
-            bad, count, _ = classify(targets, count, classes, ignores, ignore_index, check, 0, 0)
-        found[i, 0], found[i, 1] = bad + PART * i if bad >= 0 else -1, count
+        first = PART * i
+        bad, count = judge(at + 8 * first, min(PART, rows - first), classes, ignores, ignore_index, check)
+        found[i, 0], found[i, 1] = bad + first if bad >= 0 else -1, count
         i = next_share(counter)
     leave(counter)
 
