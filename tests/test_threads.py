@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -182,6 +184,39 @@ def test_a_helpers_fault_is_the_callers() -> None:
         joined.clear()
         with pytest.raises(ZeroDivisionError):
             threads._pool.run(run, 2)
+
+
+def test_helpers_join_the_next_call_from_where_they_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = numba_threads()
+    monkeypatch.setattr(threads, "LINGER", 600.0)  # nobody will have waited so long
+    pool, caller, joined = threads.Pool(), threading.get_ident(), threading.Event()
+
+    def run(counter: int) -> None:
+        if threading.get_ident() == caller:
+            advance(counter)
+            assert joined.wait(60)
+        else:
+            joined.set()
+            threads.end(counter)
+
+    for _ in range(5):
+        joined.clear()
+        pool.run(run, 2)
+    pool._latest[0] += 1  # ends the wait: its counter is not 0
+
+
+def test_every_kernel_that_shares_work_ends_by_leaving() -> None:
+    """A caller would wait for a helper that does not."""
+    folder = Path(numba_threads().__file__).parent
+    found = []
+    for file in folder.glob("*.py"):
+        for function in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(function, ast.FunctionDef) and [a.arg for a in function.args.args][:1] == ["counter"]:
+                decorators = [ast.unparse(decorator) for decorator in function.decorator_list]
+                if decorators == ["kernel"] and function.name != "advance":
+                    found.append(function.name)
+                    assert "leave(counter)" in ast.unparse(function), function.name
+    assert len(found) > 20
 
 
 def test_helpers_that_have_left_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

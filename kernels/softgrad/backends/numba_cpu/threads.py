@@ -118,6 +118,10 @@ class Job:
             self._error = error
             end(self._counter.at + HELPER)
 
+    def is_left(self) -> bool:
+        """Whether nobody is inside any more."""
+        return self._counter.left() >= self._joined
+
     def work(self, looks: int) -> None:
         """The caller's part: until all is done."""
         try:
@@ -138,11 +142,10 @@ class Job:
             try:
                 with self._lock:
                     self._open = False
-                    joined = self._joined
-                if joined and attempt == 0:
-                    await_number(self._counter.at + LEFT, joined, looks)
+                if self._joined and attempt == 0:
+                    await_number(self._counter.at + LEFT, self._joined, looks)
                 pause = 5e-5
-                while self._counter.left() < joined:
+                while not self.is_left():
                     time.sleep(pause)
                     pause = min(2 * pause, 0.005)
                 break
@@ -186,7 +189,8 @@ class Pool:
         try:
             job.work(int(AWAIT * self._looks_a_second))
         finally:
-            self._spare.append(counter)
+            if job.is_left():
+                self._spare.append(counter)
 
     def _new_counter(self) -> Counter:
         counter = Counter(address(self._latest), int(LINGER * self._looks_a_second))

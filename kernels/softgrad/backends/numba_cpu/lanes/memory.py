@@ -194,10 +194,13 @@ write_f64_to_bfloat = _writer(types.float64, I16, _narrowed_one(round_bfloat))
 
 @intrinsic
 def take(typing_context, address):
-    """The int64 at an address, and one added to it, as one indivisible step among threads."""
+    """The int64 at an address, and one added to it, as one indivisible step among threads.
+
+    Who finds it changed finds what this thread has written before.
+    """
 
     def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", pointer_to(builder, args[0], I64), I64(1), "monotonic")
+        return builder.atomic_rmw("add", pointer_to(builder, args[0], I64), I64(1), "acq_rel")
 
     return signature(types.int64, types.int64), codegen
 
@@ -207,7 +210,7 @@ def peek(typing_context, address):
     """The int64 at an address, which another thread may change at any time."""
 
     def codegen(context, builder, sig, args):
-        return builder.load_atomic(pointer_to(builder, args[0], I64), "monotonic", 8)
+        return builder.load_atomic(pointer_to(builder, args[0], I64), "acquire", 8)
 
     return signature(types.int64, types.int64), codegen
 
