@@ -44,10 +44,10 @@ class Case:
 DIGITS, IMAGENET, LLAMA_2, GPT_2, LLAMA_3, GEMMA = MODEL_CLASSES.values()
 
 # (rows, classes) on a CPU: the class counts of real models; few classes, where a row is shorter than a kernel's
-# start-up; 257, a multiple of no vector; and at the end batches beyond every cache.
+# start-up; 32, where a row is a few vectors; 257, a multiple of no vector; and at the end batches beyond every cache.
 CPU_SHAPES = (
-    (1_000_000, 2), (100_000, DIGITS), (30_000, 100), (7_001, 257), (3_000, IMAGENET), (128, LLAMA_2), (100, GPT_2),
-    (32, LLAMA_3), (8, GEMMA), (30_000, IMAGENET), (1000, GPT_2),
+    (1_000_000, 2), (100_000, DIGITS), (60_000, 32), (30_000, 100), (7_001, 257), (3_000, IMAGENET), (128, LLAMA_2),
+    (100, GPT_2), (32, LLAMA_3), (8, GEMMA), (30_000, IMAGENET), (1000, GPT_2),
 )  # fmt: skip
 CPU_FEW = ((100_000, DIGITS), (3_000, IMAGENET), (100, GPT_2))  # for --quick, other dtypes, lesser operations
 GPU_CLASSES = (2, DIGITS, 100, 128, IMAGENET, 4096, LLAMA_2, GPT_2, LLAMA_3, GEMMA)
