@@ -1,4 +1,4 @@
-"""The report: every table and figure of the latest whole runs, in RESULTS.md, and the README's sections.
+"""The report: every table and figure of each machine's latest whole run, in RESULTS.md, and the README's sections.
 
 Everything is made from committed result files by `python3 ci bench --report`, nothing is typed.  A section names the
 files it was made from, and a test makes it again from them.
@@ -28,6 +28,14 @@ def latest(folder: Path = results.FOLDER) -> list[Path]:
         about = results.load(path)["softgrad"]
         newest[about["settings"]["device"], about["device_name"]] = path
     return [newest[key] for key in sorted(newest)]
+
+
+def shown(runs: Sequence[Named]) -> list[Named]:
+    """What the README shows of them: of each device the newest, whatever the machine."""
+    newest: dict[str, Named] = {}
+    for name, content in sorted(runs, key=lambda run: run[0]):  # names begin with dates
+        newest[content["softgrad"]["settings"]["device"]] = name, content
+    return [newest[device] for device in sorted(newest)]
 
 
 def read(paths: Sequence[Path]) -> list[Named]:
@@ -144,10 +152,12 @@ def regenerate(readme: str, runs: Sequence[Named]) -> str:
 
 def cited(readme: str) -> list[str]:
     """The result files that the README's generated sections name, in order."""
-    names: dict[str, None] = {}
-    for section in re.findall(r"<!-- bench:\w+ -->(.*?)<!-- /bench:\w+ -->", readme, re.DOTALL):
-        names |= dict.fromkeys(re.findall(r"bench/results/([\w.-]+\.json)", section))
-    return list(names)
+    return named("".join(re.findall(r"<!-- bench:\w+ -->(.*?)<!-- /bench:\w+ -->", readme, re.DOTALL)))
+
+
+def named(text: str) -> list[str]:
+    """The result files that a text names, in order."""
+    return list(dict.fromkeys(re.findall(r"bench/results/([\w.-]+\.json)", text)))
 
 
 def write(paths: Sequence[Path]) -> list[Path]:
@@ -163,7 +173,7 @@ def write(paths: Sequence[Path]) -> list[Path]:
             if drawn(target):
                 written.append(target)
     RESULTS.write_text(full_report(runs), encoding="utf-8")
-    README.write_text(regenerate(README.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    README.write_text(regenerate(README.read_text(encoding="utf-8"), shown(runs)), encoding="utf-8")
     return [*written, RESULTS, README]
 
 

@@ -133,6 +133,13 @@ def test_only_whole_runs_are_reported(tmp_path):
     assert [path.name for path in report.latest(tmp_path)] == ["2026-01-01-a.json"]
 
 
+def test_the_readme_shows_the_newest_run_of_each_device():
+    on_gpu = content()
+    on_gpu["softgrad"] = on_gpu["softgrad"] | {"settings": on_gpu["softgrad"]["settings"] | {"device": "gpu"}}
+    runs = [("2026-01-02-b.json", content()), ("2026-01-01-c.json", on_gpu), ("2026-01-01-a.json", content())]
+    assert [name for name, _ in report.shown(runs)] == ["2026-01-02-b.json", "2026-01-01-c.json"]
+
+
 def test_a_file_is_written_whole_with_few_digits(tmp_path):
     results.save(tmp_path / "a.json", content() | {"x": 1 / 3, "y": float("inf"), "z": float("nan")})
     loaded = results.load(tmp_path / "a.json")
