@@ -69,7 +69,7 @@ def speed_section(runs: Sequence[Named]) -> str:
         overhead = tables.overhead_table(content)
         parts += [overhead.markdown()] if overhead else []
         parts += [tables.notes(content, chosen)]
-    parts.append("All operations and dtypes: [bench/RESULTS.md](bench/RESULTS.md).")
+    parts.append("All operations, dtypes and machines: [bench/RESULTS.md](bench/RESULTS.md).")
     if not any(content["softgrad"]["settings"]["device"] == "gpu" for _, content in runs):
         parts.append(
             "There is no GPU result yet. On a machine with an NVIDIA GPU, `python3 ci gpu` makes one, and "
