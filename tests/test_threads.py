@@ -226,7 +226,7 @@ def test_helpers_that_have_left_keep_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(threads, "_pool", threads.Pool())
     monkeypatch.setattr(threads.processors, "allowed", lambda: 2)
     rng = np.random.default_rng(0)
-    for rows, classes in ((70_000, 10), (20_000, 50), (5_000, 200), (1_000, 1_000), (3, 200_000)):
+    for rows, classes in ((70_000, 10), (20_000, 50), (5_000, 200), (1_000, 1_000), (3, 200_000), (3, 2**20)):
         logits = rng.normal(size=(rows, classes)).astype(np.float32)
         tangent, out = logits.copy(), np.empty_like(logits)
         targets = rng.integers(0, classes, rows)
@@ -237,6 +237,7 @@ def test_helpers_that_have_left_keep_nothing(monkeypatch: pytest.MonkeyPatch) ->
                 softgrad.softmax(logits, out=out)
                 softgrad.softmax_vjp(tangent, logits=logits, out=out)
                 softgrad.cross_entropy_value_and_grad(logits, targets, out=out)
+                softgrad.cross_entropy_value_and_grad(logits, targets, out=out, label_smoothing=0.1)
                 softgrad.cross_entropy_hvp(tangent, logits=logits, targets=targets, out=out)
             assert [sys.getrefcount(array) for array in arrays] == before
 

@@ -133,12 +133,13 @@ def _by_rows(problem: Loss, laid: Laid, values: Array | None, grad: Array | None
     arguments, (past_caches, fmt, options) = _arguments(problem, laid, of_loss, grad)
     if has_huge_rows(z):
         smoothed = options is not None and options[0] != 0.0 and values is not None
+        of_z, classes = describe(z), laid.classes
 
         def steps(some: Together) -> list[Callable[[int, int], None]]:
             gaps = np.zeros(some.parts.shape[:2])
 
             def gap(counter: int, scratch: int) -> None:
-                gap_segments(counter, some, scratch, laid.classes, describe(z), gaps, fmt)
+                gap_segments(counter, some, scratch, classes, of_z, gaps, fmt)
 
             def write(counter: int, scratch: int) -> None:
                 cross_entropy_segments(counter, some, scratch, *arguments[1:], past_caches, fmt, gaps, options)

@@ -53,7 +53,7 @@ def targets_of(indices, tile):
     return load_i32_of_i64(at) if tile[1] == 16 else load_part_i32_of_i64(at, tile[1])
 
 
-@helper
+@inlined
 def settle(tile, t, m, N, e_t, others, gaps, z, weights, scales, by, loss, hard, fmt, options):
     """List the rows that float32 will not do for, find the losses, if there is a place for them, and how to make the
     gradient, from e_t and the sum over the other classes, a pair.
