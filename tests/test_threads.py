@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -78,18 +79,27 @@ def advance(counter: int) -> None:
     ctypes.c_int64.from_address(counter).value += 1
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
-def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> None:
-    threads = numba_threads()
-    caller = threading.get_ident()
-    joined, left = threading.Event(), []
+def helped(help_it: Callable[[int], None]) -> Callable[[int], None]:
+    """What the calling thread and a helper run: the caller takes a share, then waits until the helper has joined."""
+    caller, joined = threading.get_ident(), threading.Event()
 
     def run(counter: int) -> None:
         if threading.get_ident() == caller:
             advance(counter)
             assert joined.wait(60)
-            return
-        joined.set()
+        else:
+            joined.set()
+            help_it(counter)
+
+    return run
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
+def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> None:
+    threads = numba_threads()
+    caller, left = threading.get_ident(), []
+
+    def interrupt_the_caller(counter: int) -> None:
         time.sleep(0.1)  # until the caller has done its part and waits
         signal.pthread_kill(caller, signal.SIGINT)
         time.sleep(0.1)
@@ -100,7 +110,7 @@ def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> No
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            threads._pool.run(run, 2)
+            threads._pool.run(helped(interrupt_the_caller), 2)
     finally:
         signal.signal(signal.SIGINT, before)
     assert left
@@ -109,14 +119,9 @@ def test_an_interrupt_is_put_off_while_others_work_on_the_callers_arrays() -> No
 
 def test_a_fault_while_waiting_for_others_is_raised_once_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = numba_threads()
-    caller, joined, left = threading.get_ident(), threading.Event(), []
+    left = []
 
-    def run(counter: int) -> None:
-        if threading.get_ident() == caller:
-            advance(counter)
-            assert joined.wait(60)
-            return
-        joined.set()
+    def take_long(counter: int) -> None:
         time.sleep(0.1)
         left.append(True)
         threads.end(counter)
@@ -127,7 +132,7 @@ def test_a_fault_while_waiting_for_others_is_raised_once_they_are_done(monkeypat
     threads._pool.run(threads.end, 2)  # its helper is there
     monkeypatch.setattr(threads, "await_number", fault)
     with pytest.raises(ZeroDivisionError):
-        threads._pool.run(run, 2)
+        threads._pool.run(helped(take_long), 2)
     assert left
 
 
@@ -170,38 +175,21 @@ def test_helpers_wait_until_the_caller_has_begun() -> None:
 
 def test_a_helpers_fault_is_the_callers() -> None:
     threads = numba_threads()
-    caller, joined = threading.get_ident(), threading.Event()
 
-    def run(counter: int) -> None:
-        if threading.get_ident() == caller:
-            advance(counter)
-            assert joined.wait(60)
-            return
-        joined.set()
+    def fault(_counter: int) -> None:
         raise ZeroDivisionError
 
     for _ in range(3):  # and the helper is still there
-        joined.clear()
         with pytest.raises(ZeroDivisionError):
-            threads._pool.run(run, 2)
+            threads._pool.run(helped(fault), 2)
 
 
 def test_helpers_join_the_next_call_from_where_they_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = numba_threads()
     monkeypatch.setattr(threads, "LINGER", 600.0)  # nobody will have waited so long
-    pool, caller, joined = threads.Pool(), threading.get_ident(), threading.Event()
-
-    def run(counter: int) -> None:
-        if threading.get_ident() == caller:
-            advance(counter)
-            assert joined.wait(60)
-        else:
-            joined.set()
-            threads.end(counter)
-
+    pool = threads.Pool()
     for _ in range(5):
-        joined.clear()
-        pool.run(run, 2)
+        pool.run(helped(threads.end), 2)
     pool._latest[0] += 1  # ends the wait: its counter is not 0
 
 
@@ -246,19 +234,11 @@ def test_helpers_that_have_left_keep_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_helpers_keep_off_the_callers_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = numba_threads()
     usable = os.sched_getaffinity(0)
-    pool, joined = threads.Pool(), threading.Barrier(2, timeout=60)
-    caller = threading.get_ident()
-
-    def meet(counter: int) -> None:
-        if threading.get_ident() == caller:
-            advance(counter)
-        joined.wait()
-        threads.end(counter)
-
+    pool = threads.Pool()
     for processor in sorted(usable):
         monkeypatch.setattr(threads.processors, "current", lambda processor=processor: processor)
         for helper in pool._helpers:
             helper._likely = processor  # it last ran there
-        pool.run(meet, 2)
+        pool.run(helped(threads.end), 2)
         [helper] = pool._helpers
         assert os.sched_getaffinity(helper.native_id) == (usable - {processor} or usable)
