@@ -146,7 +146,7 @@ def test_helpers_take_part(forced_threads):
     barrier = threading.Barrier(3, timeout=30)
 
     def run(counter):
-        ctypes.c_int64.from_address(counter & ~1).value += 1
+        ctypes.c_int64.from_address(counter & ~threads.HELPER).value += 1
         names.add(threading.current_thread().name)
         barrier.wait()
         threads.end(counter)
@@ -237,11 +237,15 @@ def test_losses_of_short_rows_are_added_in_parts(classes, forced_threads):
         assert softgrad.cross_entropy_value_and_grad(place, t, out=place)[0] == reduced[1]
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("position", [5, 2**15 + 9, 2**17 + 2])
-def test_the_first_bad_target_of_many(position):
-    """Whatever part of them it stands in, and whatever follows."""
+def test_the_first_bad_target_of_many(position, count, forced_threads):
+    """Whatever part of them it stands in, and whatever follows; judged by one thread or, part by part, by some."""
+    forced_threads(count)
     rows = 2**17 + 3
     z, t = np.zeros((rows, 2), np.float32), np.arange(rows) % 2
+    t[:: 2**14] = -100  # in every part
+    np.testing.assert_allclose(softgrad.cross_entropy(z, t), np.log(2.0), rtol=2e-7)
     t[position] = t[-1] = 2
     with pytest.raises(ValueError, match=rf"targets\[{position}\]"):
         softgrad.cross_entropy(z, t)

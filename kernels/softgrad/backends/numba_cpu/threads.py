@@ -27,6 +27,7 @@ from softgrad.backends.numba_cpu import processors
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.compiling import kernel
 from softgrad.backends.numba_cpu.lanes import peek, relax
+from softgrad.backends.numba_cpu.memory import Scratch
 from softgrad.backends.numba_cpu.taking import HELPER, LATEST, LEFT, LOOKS, NUMBER, leave
 
 # A share for a thread that must be woken should be worth more than waking it, some ten microseconds.
@@ -66,11 +67,10 @@ class Counter:
     __slots__ = ("at", "numbers")
 
     def __init__(self, latest: int, looks: int) -> None:
-        memory = np.zeros(16, np.int64)
-        skipped = -address(memory) % 64 // 8  # a line of the caches for itself
-        self.numbers = memory[skipped : skipped + 8]
-        self.at = address(self.numbers)
+        memory = Scratch(64)  # a line of the caches for itself
+        self.at, self.numbers = memory.address, memory.numbers[:8].view(np.int64)
         self.numbers[LATEST // 8], self.numbers[LOOKS // 8] = latest, looks
+        self.begin(0)
 
     def begin(self, job: int) -> None:
         """Be the counter of a job of this number."""
