@@ -57,7 +57,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     for module, name in (
         ("softmax", "softmax_dense"),
-        ("cross_entropy", "cross_entropy_dense"),
+        ("sixteen_cross_entropy", "cross_entropy_dense"),
         ("products", "product_dense"),
         ("checks", "doubt_dense"),
     ):

@@ -55,7 +55,7 @@ def flat(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     for module, name in (
         ("softmax", "softmax_middle"),
-        ("cross_entropy", "cross_entropy_middle"),
+        ("sixteen_cross_entropy", "cross_entropy_middle"),
         ("products", "product_middle"),
     ):
         watch(importlib.import_module(f"softgrad.backends.numba_cpu.{module}"), name)

@@ -36,16 +36,19 @@ from softgrad.backends.numba_cpu.sixteen_targets import (
     targets_of,
     write_losses,
 )
+from softgrad.backends.numba_cpu.sixteen_task import one_scale, told
 from softgrad.backends.numba_cpu.taking import following, leave
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
 @kernel
-def cross_entropy_dense(counter, chunk, hard, stage, rows, z, indices, g, g_rest, loss, grad_at, packed, like):
+def cross_entropy_dense(counter, chunk, hard, stage, task, like):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
 
-    g + g_rest is what gradients are multiplied by.  Losses of kind SUMS: their sum over each chunk of tiles.
+    Losses of kind SUMS: their sum over each chunk of tiles.
     """
+    rows, _, z, indices, _, _, _, loss, grad, packed = told(task)
+    g = one_scale(task)
     tiles = (rows + 15) >> 4
     filled, sums = 0, f64s(0.0)
     i, stop = following(counter, chunk, tiles, -1, 0)
@@ -70,12 +73,12 @@ def cross_entropy_dense(counter, chunk, hard, stage, rows, z, indices, g, g_rest
                     sums = f64s(0.0)
             else:
                 write_losses(loss, tile, l_low, l_high)
-        if grad_at != 0:
-            factor, at_t = plain_factor(others, e_t, (f32s(g), f32s(g_rest)))
+        if grad[0] != 0:
+            factor, at_t = plain_factor(others, e_t, g)
             gradient = each(_gradient, (t, at_t, factor), (e,))
             if not all_set(counts):
                 gradient = each(_without_target, (counts, where(t == BAD, f32s(math.nan), f32s(0.0))), (gradient,))
-            filled = write_tile(gradient, stage, grad_at, tile, keep, filled, packed, is_last, like)
+            filled = write_tile(gradient, stage, grad[0], tile, keep, filled, packed, is_last, like)
         before = current
     leave(counter)
 

@@ -62,22 +62,26 @@ def as_stored(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @helper
+def _address(array):
+    return np.int64(array.ctypes.data) if array.size else 0
+
+
+@helper
 def described(array, kind):
     """What kernels are told of an (outer, C, inner) array; address 0 of an empty one."""
-    at = array.ctypes.data if array.size else 0
-    return at, array.strides[0], array.strides[1], array.strides[2], kind, array.shape[2]
+    return _address(array), array.strides[0], array.strides[1], array.strides[2], kind, array.shape[2]
 
 
 @helper
 def described_per_row(array, kind):
     """The same of an (outer, inner) array."""
-    return array.ctypes.data if array.size else 0, array.strides[0], 0, array.strides[1], kind, array.shape[1]
+    return _address(array), array.strides[0], 0, array.strides[1], kind, array.shape[1]
 
 
 @helper
 def described_tangents(array, kind):
     """K, the stride from one tangent to the next, and the first, of a (K, outer, C, inner) array."""
-    first = array.ctypes.data, array.strides[1], array.strides[2], array.strides[3], kind, array.shape[3]
+    first = _address(array), array.strides[1], array.strides[2], array.strides[3], kind, array.shape[3]
     return array.shape[0], array.strides[0], first
 
 

@@ -36,6 +36,7 @@ from softgrad.backends.numba_cpu.single_rows import (
     listed_behind,
     sixteen_bytes,
 )
+from softgrad.backends.numba_cpu.sixteen_task import TASK_BYTES
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64
 from softgrad.protocol import BadTargetError, Loss
 
@@ -95,7 +96,7 @@ def _in_float32(problem: Loss, grad: Array | None, *, with_loss: bool) -> Array 
     few = (cross_entropy_columns_few if classes <= SHORT or not has_middle_rows(z) else cross_entropy_middle_few)[
         with_options
     ]
-    memory = borrow(COUNTER + 8 * (3 * rows + classes) + 256 + sixteen_bytes(classes))
+    memory = borrow(COUNTER + 8 * (3 * rows + classes) + 256 + TASK_BYTES + sixteen_bytes(classes))
     outcome = few[number,](
         as_stored(z), targets, ignores, ignored, check, weights, REDUCTIONS[reduction], scale,
         (epsilon, zeta) if with_options else None, results, _nothing(number) if grad is None else as_stored(grad),

@@ -23,7 +23,8 @@ from softgrad.backends.numba_cpu.entries import (
 from softgrad.backends.numba_cpu.lanes import read_i64, write_f64
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
-from softgrad.backends.numba_cpu.targets import INT64, classify, reduce_rows
+from softgrad.backends.numba_cpu.sixteen_task import TASK_BYTES, divisor_of, lay, zeta_of
+from softgrad.backends.numba_cpu.targets import INT64, reduce_rows
 from softgrad.backends.numba_cpu.tiles import FLOAT32, FLOAT64
 
 # How losses are given: one per row, or summed, or averaged.
@@ -50,32 +51,32 @@ def _columns(
     −1 − r if the target of row r is out of range, and `check`; else how many rows are listed behind the counter, and
     behind the list the loss of each row in float64.
     """
-    bad, hard, stage, arguments, zeta = _prepare(
+    bad, hard, losses, task, stage = _prepare(
         z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
     )
     if bad >= 0:
         return -1 - bad
     if options is None:
-        cross_entropy_columns(scratch, ALL, hard, stage, *arguments, None)
+        cross_entropy_columns(scratch, ALL, hard, stage, task, z.dtype.type(0), None)
     else:
-        cross_entropy_columns(scratch, ALL, hard, stage, *arguments, (options[0], zeta))
-    return _reduce(hard, arguments, reduced)
+        cross_entropy_columns(scratch, ALL, hard, stage, task, z.dtype.type(0), (options[0], zeta_of(task)))
+    return _reduce(hard, losses, task, z.shape, reduced)
 
 
 def _middle(
     z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
 ):  # fmt: skip
     """The same of rows of some vectors."""
-    bad, hard, stage, arguments, zeta = _prepare(
+    bad, hard, losses, task, stage = _prepare(
         z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch
     )
     if bad >= 0:
         return -1 - bad
     if options is None:
-        cross_entropy_middle(scratch, ALL, hard, stage, False, *arguments, None)
+        cross_entropy_middle(scratch, ALL, hard, stage, False, task, z.dtype.type(0), None)
     else:
-        cross_entropy_middle(scratch, ALL, hard, stage, False, *arguments, (options[0], zeta))
-    return _reduce(hard, arguments, reduced)
+        cross_entropy_middle(scratch, ALL, hard, stage, False, task, z.dtype.type(0), (options[0], zeta_of(task)))
+    return _reduce(hard, losses, task, z.shape, reduced)
 
 
 # By whether there are options, (ε, z_loss), which make a kernel longer.
@@ -87,30 +88,21 @@ cross_entropy_middle_few = Entry(_middle, _WITHOUT_OPTIONS), Entry(_middle, _WIT
 def _prepare(z, targets, ignores, ignore_index, check, weights, reduction, scale, options, reduced, grad, scratch):
     """Classify the targets.
 
-    (The first out of range or −1; where the list of rows and the kernel's own scratch memory begin; the rest of its
-    arguments, but for options; ζ.)
+    (The first out of range or −1; where the list of rows, their losses, what the kernel is told, and its own scratch
+    memory begin.)
     """
     rows, classes = z.shape[0] * z.shape[2], z.shape[1]
     hard, losses = begin(scratch, rows)
-    indices = losses + in_lines(rows)
-    after = indices + in_lines(rows)
-    weights_at, stage = lay_weights(weights, classes, after)
-    of_targets = described_per_row(targets, INT64)
-    bad, count, mass = classify(of_targets, rows, classes, ignores, ignore_index, check, weights_at, indices)
-    by = mass if reduction == MEAN else 1.0
-    zeta = 0.0
-    if options is not None:
-        zeta = options[1]
-        if reduction == MEAN and count > 0 and zeta != 0.0:
-            zeta *= by / count
-    write_f64(scratch + 8, scale)
-    scales = scratch + 8, 0, 0, 0, FLOAT64, 1
-    of_losses = losses if reduced.size else 0, 8, 0, 8, FLOAT64, 1
-    arguments = (
-        rows, classes, described(z, FLOAT32), indices, weights_at, scales, by, of_losses, described(grad, FLOAT32),
-        False, z.dtype.type(0),
+    room = losses + in_lines(rows)
+    task = room + in_lines(rows)
+    weights_at, stage = lay_weights(weights, classes, task + TASK_BYTES)
+    nothing = 0, 0, 0, 0, 0, 1
+    bad, _ = lay(
+        task, rows, classes, described(z, FLOAT32), described_per_row(targets, INT64), ignores, ignore_index, check, -1,
+        weights_at, room, scale, nothing, 0.0 if options is None else options[1], reduction == MEAN,
+        (losses if reduced.size else 0, 8, 0, 8, FLOAT64, 1), described(grad, FLOAT32), False,
     )  # fmt: skip
-    return bad, hard, stage, arguments, zeta
+    return bad, hard, losses, task, stage
 
 
 @helper
@@ -130,10 +122,9 @@ def lay_weights(weights, classes, at):
 
 
 @helper
-def _reduce(hard, arguments, reduced):
+def _reduce(hard, losses, task, shape, reduced):
     """Write one number for each row, or their sum or mean; the number of rows that are listed."""
-    rows, by, of_losses = arguments[0], arguments[6], arguments[7]
     if reduced.size:
-        each = rows // reduced.size
-        reduce_rows(of_losses[0], reduced.size, each, 1.0, by, math.nan, reduced.ctypes.data, FLOAT32)
+        each = shape[0] * shape[2] // reduced.size
+        reduce_rows(losses, reduced.size, each, 1.0, divisor_of(task), math.nan, reduced.ctypes.data, FLOAT32)
     return read_i64(hard)

@@ -33,10 +33,13 @@ class Indices:
         self._targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
         targets, judgement = self._targets, (classes, ignores, ignore_index, problem.check_targets)
         if _is_flat(targets):
+            bad = -1
             if weights_at:
                 bad, self.count, self.mass = classify(describe_targets(targets), rows, *judgement, weights_at, 0)
             else:
-                bad, self.count = _judged(address(targets), rows, judgement)
+                self.count = count_of_many(targets, judgement)
+                if self.count < 0:
+                    bad, self.count = judge(address(targets), rows, *judgement)
                 self.mass = float(self.count)
             if bad >= 0:
                 raise BadTargetError(bad)
@@ -64,16 +67,21 @@ class Indices:
             give_back(self._memory)
 
 
-def _judged(at: int, rows: int, judgement: Judgement) -> tuple[int, int]:
-    """The first of flat targets that is out of range, −1 if there is none or they are not checked; how many count."""
+def count_of_many(targets: Array, judgement: Judgement) -> int:
+    """How many of a great many flat targets count, judged by some threads; −1 where these are not worth it.
+
+    BadTargetError if there is one and they are checked.
+    """
+    rows = targets.size
     work, parts = rows // 8, -(-rows // PART)
-    if threads_for(work, parts) == 1:
-        bad, count = judge(at, rows, *judgement)
-        return bad, count
-    found = np.empty((parts, 2), np.int64)
+    if threads_for(work, parts) == 1 or not _is_flat(targets):
+        return -1
+    at, found = address(targets), np.empty((parts, 2), np.int64)
     share(work, parts, lambda counter: judge_parts(counter, at, rows, *judgement, found))
     bad_ones = found[found[:, 0] >= 0, 0]
-    return int(bad_ones[0]) if bad_ones.size else -1, int(found[:, 1].sum())
+    if bad_ones.size:
+        raise BadTargetError(int(bad_ones[0]))
+    return int(found[:, 1].sum())
 
 
 def _is_flat(targets: Array) -> bool:

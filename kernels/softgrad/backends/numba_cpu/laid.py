@@ -20,7 +20,6 @@ from softgrad.backends.numba_cpu.memory import (
     give_back,
     readable,
 )
-from softgrad.backends.numba_cpu.sixteen_targets import LARGEST_SCALE, SMALLEST_SCALE
 from softgrad.backends.numba_cpu.targets import reduce_rows
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
@@ -42,8 +41,7 @@ def is_for_float32(problem: Loss) -> bool:
 class Laid:
     """A problem as kernels take it, and `lead` numbers per row, which are its results or are reduced to them.
 
-    values      (lead, outer, inner), in the dtype of the loss, or float64 where they are to be reduced; with `parts`,
-                so many sums of losses instead, to which `results` adds what else is listed at `apart`
+    values      (lead, outer, inner), in the dtype of the loss, or float64 where they are to be reduced
     indices_at  address of each row's target as int64, IGNORED or BAD; 0 for probabilities
     weights_at  address of the weights as float64, 0 if there are none
     by          what rows are divided by
@@ -54,7 +52,7 @@ class Laid:
     BadTargetError if there is one and the problem asks for it.
     """
 
-    def __init__(self, problem: Loss, lead: int, parts: int = 0) -> None:
+    def __init__(self, problem: Loss, lead: int) -> None:
         z, reduction = problem.z, problem.reduction
         outer, self.classes, inner = z.shape
         self.rows = rows = outer * inner
@@ -64,17 +62,15 @@ class Laid:
         self.weights_at = 0 if self._weights is None else address(self._weights)
         self._indices = indices = Indices(problem, self.weights_at)
         self.indices_at = indices.address
-        lent = (parts or rows) * (0 if reduction == "none" else lead)
+        lent = rows * (0 if reduction == "none" else lead)
         self._memory = borrow(8 * (_LINE + lent))  # grad_output, and from the next cache line on what is to be reduced
         numbers, start = self._memory.numbers, self._memory.address
         if reduction == "none":
             self.values = np.empty((lead, outer, inner), self._dtype)
             self.loss_unit = 1.0
         else:
-            shape = (lead, 1, parts) if parts else (lead, outer, inner)
-            self.values = numbers[_LINE : _LINE + lent].reshape(shape)
+            self.values = numbers[_LINE : _LINE + lent].reshape(lead, outer, inner)
             self.loss_unit = 0.5 if self._dtype.itemsize == 8 else 1.0
-        self.apart: Array | None = None
         self.by = indices.mass if reduction == "mean" else 1.0
         self._zeta = problem.z_loss
         if reduction == "mean" and indices.count and self._zeta:
@@ -88,14 +84,6 @@ class Laid:
         else:
             self._scales = np.asarray(scale, np.float64)
             self.scales = describe_per_row(np.broadcast_to(self._scales, (outer, inner)))
-
-    def scale(self) -> float | None:
-        """What every row's gradient is multiplied by, if there is nothing else to that and float32 will do for it."""
-        given = self._problem.grad_output
-        if self.weights_at or self.options or self.by == 0.0 or not isinstance(given, float):
-            return None
-        g = given / self.by
-        return g if g == 0.0 or SMALLEST_SCALE < abs(np.float32(g)) < LARGEST_SCALE else None
 
     def tile_arguments(self) -> tuple[Any, ...]:
         """What kernels on tiles are told of the problem."""
@@ -124,8 +112,6 @@ class Laid:
             results = self.values
         else:
             values, lead = self.values, len(self.values)
-            if self.apart is not None:
-                values = np.concatenate((values, self.apart.reshape(lead, 1, -1)), axis=-1)
             results = np.empty(lead, self._dtype)
             reduce_rows(
                 address(values), lead, values.size // max(lead, 1), unit, self.by, when_nothing_counts,

@@ -65,6 +65,7 @@ from softgrad.backends.numba_cpu.single_options import less
 from softgrad.backends.numba_cpu.sixteen import all_set, everywhere
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS as SUMMED
 from softgrad.backends.numba_cpu.sixteen_targets import settle, sum_of_losses, targets_of, write_losses
+from softgrad.backends.numba_cpu.sixteen_task import told
 from softgrad.backends.numba_cpu.taking import ahead, following, leave
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset
@@ -73,29 +74,12 @@ from softgrad.backends.numba_cpu.wide_cross_entropy import gaps_of
 
 
 @kernel
-def cross_entropy_middle(
-    counter,
-    chunk,
-    hard,
-    stage,
-    flat,
-    rows,
-    classes,
-    z,
-    indices,
-    weights,
-    scales,
-    by,
-    loss,
-    grad,
-    streams,
-    fmt,
-    options=None,
-):
+def cross_entropy_middle(counter, chunk, hard, stage, flat, task, fmt, options=None):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
 
     Losses of kind SUMS: their sum over each chunk of tiles.  `flat`: rows lie one behind the other in all arrays.
     """
+    rows, classes, z, indices, weights, scales, by, loss, grad, streams = told(task)
     terms, others, table = terms_in(stage, classes, flat)
     of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(grad, size_of(fmt), classes, AHEAD)
     tiles = (rows + 15) >> 4

@@ -25,18 +25,18 @@ from softgrad.backends.numba_cpu.narrow_memory import COLUMNS, are_packed, fill_
 from softgrad.backends.numba_cpu.single import scaled
 from softgrad.backends.numba_cpu.sixteen import all_set, whole_shift
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS, settle, sum_of_losses, targets_of, write_losses
+from softgrad.backends.numba_cpu.sixteen_task import told
 from softgrad.backends.numba_cpu.taking import leave, next_share
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 
 
 @kernel
-def cross_entropy_columns(
-    counter, chunk, hard, stage, rows, classes, z, indices, weights, scales, by, loss, grad, streams, fmt, options=None
-):
+def cross_entropy_columns(counter, chunk, hard, stage, task, fmt, options=None):
     """Loss and gradient, each where there is an array (address not 0), of every tile that no other thread takes.
 
     Losses of kind SUMS: their sum over each chunk of tiles.
     """
+    rows, classes, z, indices, weights, scales, by, loss, grad, streams = told(task)
     columns = stage + COLUMNS
     tiles = tiles_of(z, rows)
     filled, packed = 0, are_packed(grad, classes, streams, fmt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -85,14 +85,17 @@ def streams(out: Array, *inputs: Array) -> bool:
     return all(address(array) != at for array in inputs)
 
 
-def write_contiguous(out: Array, write: Callable[[Array], None]) -> None:
-    """Let `write` fill a result row by row: `out` itself, or a stand-in where its class axis is strided."""
+Returned = TypeVar("Returned")
+
+
+def write_contiguous(out: Array, write: Callable[[Array], Returned]) -> Returned:
+    """What `write` returns, who fills a result row by row: `out`, or a stand-in where its class axis is strided."""
     if out.strides[-2] == out.itemsize:
-        write(out)
-        return
+        return write(out)
     stand_in = np.empty((*out.shape[:-2], out.shape[-1], out.shape[-2]), out.dtype).swapaxes(-1, -2)
-    write(stand_in)
+    returned = write(stand_in)
     out[...] = stand_in
+    return returned
 
 
 def share_rows(z: Array, run: Callable[[int, int, int, int], None], results: int = 1) -> Array | None:

@@ -223,16 +223,21 @@ def sum_rows(address, rows, unit):
     return sum_lanes(high, low)
 
 
+@helper
+def reduced(address, rows, unit, by, when_nothing_counts):
+    """Σ of float64 numbers side by side, over `by` and `unit`."""
+    if by == 0.0:
+        return when_nothing_counts
+    x = sum_rows(address, rows, 1.0) / by
+    # Their sum may overflow though their mean does not.
+    if not abs(x) < math.inf:
+        x = sum_rows(address, rows, 2.0**-64) / by * 2.0**64
+    return x / unit
+
+
 @kernel
 def reduce_rows(values, lead, rows, unit, by, when_nothing_counts, out, kind):
-    """Σ of each of `lead` times `rows` float64 numbers, over `by` and `unit`, rounded once."""
+    """The same of each of `lead` times `rows` numbers, rounded once."""
     for n in range(lead):
-        x = when_nothing_counts
-        if by != 0.0:
-            at = values + 8 * rows * n
-            x = sum_rows(at, rows, 1.0) / by
-            # Their sum may overflow though their mean does not.
-            if not abs(x) < math.inf:
-                x = sum_rows(at, rows, 2.0**-64) / by * 2.0**64
-            x = x / unit
+        x = reduced(values + 8 * rows * n, rows, unit, by, when_nothing_counts)
         write_as(out + (8 if kind == FLOAT64 else 4) * n, x, kind)
