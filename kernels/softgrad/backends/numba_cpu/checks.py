@@ -8,7 +8,7 @@ from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.entries import COUNTER, as_stored
 from softgrad.backends.numba_cpu.memory import FORMATS, KINDS, Array, describe, scratch, tile_bytes
 from softgrad.backends.numba_cpu.narrow_checks import doubt_columns, doubt_dense
-from softgrad.backends.numba_cpu.single_rows import SHORT_POINT, are_dense, is_few, is_single, share_sixteen
+from softgrad.backends.numba_cpu.single_rows import SHORT_CHECKED, are_dense, is_few, is_single, share_sixteen
 from softgrad.backends.numba_cpu.tile_checks import BUFFERS, bad_rows, first_bad_few
 from softgrad.backends.numba_cpu.tile_rows import share_tiles
 from softgrad.backends.numba_cpu.tiles import FLOAT64
@@ -37,7 +37,7 @@ def first_bad_row(probs: Array, tolerance: float, *, log: bool) -> int | None:
 def _are_sure(probs: Array, tolerance: float, *, log: bool) -> bool:
     """Whether a quick look is enough: short rows, none of them in doubt."""
     outer, classes, inner = probs.shape
-    if not is_single(probs) or classes > SHORT_POINT:
+    if not is_single(probs) or classes > SHORT_CHECKED:
         return False
     fmt = FORMATS[probs.dtype]
     if are_dense(probs):

@@ -17,8 +17,8 @@ from softgrad.backends.numba_cpu.threads import share
 
 # Up to how many classes a row is a lane; up to how many, one of sixteen; beyond, it is worked on by itself.
 SHORT, MIDDLE = 16, 384
-# The first of these for what looks at each row more often than an exponential is worth: products, checks.
-SHORT_POINT = 32
+# The first of these for what looks at each row more often than an exponential is worth: products, and checks.
+SHORT_POINT, SHORT_CHECKED = 28, 32
 # Where rows lie one behind the other: up to how many the columns of sixteen are kept in registers; up to how many
 # sixteen are a run of numbers.
 DENSE, FLAT = 16, 63
