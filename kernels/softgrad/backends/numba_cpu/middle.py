@@ -239,11 +239,14 @@ def first_class(k, word, j):
 
 
 @inlined
-def write_row_of(vector, of, out, tile, i, distance, stage, streams, fmt):
-    """Row i = vector(j, n, of) for the n ≤ 16 classes from j on, for every j, if it is to be written."""
+def write_row_of(vector, of, out, tile, i, distance, stage, begun, fmt):
+    """Row i = vector(j, n, of) for the n ≤ 16 classes from j on, for every j, if it is to be written.
+
+    `begun` as for `write_until`.
+    """
     if read_f32(stage + KEPT + 4 * i) != 0.0:
         at, classes = row_offset(out, tile[0] + i), tile[2]
-        write_until(vector, of, at, classes, 0, classes, distance, stage + LINES if streams else 0, fmt)
+        write_until(vector, of, at, classes, 0, classes, distance, begun, fmt)
 
 
 @inlined

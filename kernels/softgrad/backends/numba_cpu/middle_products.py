@@ -352,16 +352,17 @@ def of_classes(j, of):
 def write(operation, terms, v, out, tile, i, distance, stage, streams, v_fmt, fmt):
     """Row i of a product."""
     e_at, v_at, numbers = terms + tile[3] * i, row_offset(v, tile[0] + i), stage + BEFORE
+    begun = stage + LINES if streams else 0
     v_k, mean = of_row(numbers, i), of_row(numbers + 64, i)
     if operation == LOG_VJP:
         v_k = f32s(0.0)
     of = e_at, v_at, v_k, mean, of_row(numbers + 128, i), of_row(numbers + 192, i), v_fmt
     if operation == SOFTMAX:
-        write_row_of(softmax_product, of, out, tile, i, distance, stage, streams, fmt)
+        write_row_of(softmax_product, of, out, tile, i, distance, stage, begun, fmt)
     elif operation == LOG_JVP:
-        write_row_of(log_softmax_jvp, of, out, tile, i, distance, stage, streams, fmt)
+        write_row_of(log_softmax_jvp, of, out, tile, i, distance, stage, begun, fmt)
     else:
-        write_row_of(log_softmax_vjp, of, out, tile, i, distance, stage, streams, fmt)
+        write_row_of(log_softmax_vjp, of, out, tile, i, distance, stage, begun, fmt)
 
 
 @entry(lambda z, v: (reads(v, 4), reads(z, 3), writes(z, 4), INT, INT, INT))

@@ -2,66 +2,40 @@
 
 from __future__ import annotations
 
-import math
-
 from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.entries import ALL, INT, begin, described, entry, reads, writes
 from softgrad.backends.numba_cpu.flat import spread, write_all
 from softgrad.backends.numba_cpu.lanes import (
-    anywhere,
-    f32s,
     f64s,
     halves,
-    larger,
     load_f32,
-    max_of_each,
     read_f32,
     read_i64,
-    size_of,
-    store_f32,
     sum_of_each,
     write_f32,
 )
 from softgrad.backends.numba_cpu.middle import (
-    AHEAD,
     BEFORE,
     LINES,
-    NEAR,
-    NEXT,
     NUMBERS,
     SUMS,
-    TOPS,
-    USUAL,
     add_terms,
-    are_near,
     each_row,
-    fill_again,
-    fill_run,
     keep_rows,
-    largest_of_row,
-    look_at_run,
-    next_largest,
     of_row,
-    shift_rows,
-    shifts,
-    terms_in,
-    terms_of_row,
-    tile_at,
     write_row_of,
 )
+from softgrad.backends.numba_cpu.middle_tiles import over_tiles
 from softgrad.backends.numba_cpu.pairs import split
-from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.single import power_of_two_single
 from softgrad.backends.numba_cpu.sixteen import (
     all_set,
-    everywhere,
     log_sums_of,
     ordinary,
     refer_rows,
     whole_shift,
     write_log_sums,
 )
-from softgrad.backends.numba_cpu.taking import ahead, following, leave
 from softgrad.backends.numba_cpu.tile_softmax import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
 from softgrad.backends.numba_cpu.wide import first_equal, logs, multiple
@@ -73,77 +47,47 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
 
     `flat`: rows lie one behind the other in all arrays.
     """
-    terms, others, table = terms_in(stage, classes, flat)
-    of_z, of_out = ahead(z, size_of(fmt), classes, AHEAD), ahead(out, size_of(fmt), classes, AHEAD)
-    tiles = (rows + 15) >> 4
-    begin_lines(stage + LINES)
-    i, stop = following(counter, chunk, tiles, -1, 0)
-    before, tile = tile_at(0, 0, classes, flat), tile_at(i, rows, classes, flat)
-    usual, found, whole = True, False, False
-    while True:
-        i, stop = following(counter, chunk, tiles, i, stop)
-        after = tile_at(i, rows, classes, flat)
-        terms, others = others, terms
-        is_run = flat and tile[1] == 16
-        if is_run:
-            N, low_enough = fill_run(z, terms, tile, usual, True, table, of_z, stage, fmt)
-        else:
-            N = f32s(USUAL) if usual else shifts(next_largest(z, tile, of_z, found, stage, fmt), True)
-            low_enough = usual
-            shift_rows(N, N, stage)
-        found, top = not (is_run or usual), f32s(-math.inf)
-        if whole:
-            write_run(operation, z, others, out, before, table, of_out, stage, streams, fmt)
-        to_write, to_fill = 0 if whole else before[1], 0 if is_run else tile[1]
-        for r in range(max(to_write, to_fill)):
-            if r < to_write:
-                write(operation, z, others, out, before, r, of_out, stage, streams, fmt)
-            if r < to_fill:
-                top = larger(terms_of_row(z, terms, tile, r, of_z, stage, fmt), top)
-            if r < after[1] and found:
-                store_f32(stage + NEXT + 64 * r, largest_of_row(z, after, r, of_z, fmt))
-        if tile[1] == 0:
-            break
-        low, high = sums_of(operation, terms, tile, is_run, stage)
-        low_enough = low_enough and not anywhere(top >= NEAR)
-        near = operation == SOFTMAX and low_enough and are_near(low, high)
-        if is_run and not near:
-            look_at_run(z, tile, stage, fmt)
-        m, wanted = f32s(0.0), N
-        if not near:
-            m = max_of_each(stage + TOPS)
-            wanted = shifts(m, True)
-            if not everywhere(wanted == N):
-                shift_rows(wanted, wanted, stage)
-                fill_again(z, terms, tile, of_z, stage, fmt)
-                low, high = sums_of(operation, terms, tile, is_run, stage)
-            usual = everywhere(wanted == USUAL)
-        keep = ordinary(m, tile)
-        whole = is_run and all_set(keep)
-        if not all_set(keep):
-            refer_rows(hard, tile, keep, 0)
-        if operation == SOFTMAX:
-            factor, rest = split(1.0 / low, 1.0 / high)
-        else:
-            factor, rest = m, logs_of_sums(z, terms, tile, is_run, m, wanted, stage, fmt)
-            if operation == LOGSUMEXP:
-                write_log_sums(out, tile, m, *halves(rest))
-        before = (tile[0], tile[1] if operation != LOGSUMEXP else 0, classes, tile[3])
-        each_row(factor, stage + BEFORE)
-        each_row(rest, stage + BEFORE + 64)
-        keep_rows(keep, stage)
-        tile = after
-    flush(stage + LINES, fmt)
-    leave(counter)
+    of = operation, z, out, hard, stage + LINES if streams else 0, fmt
+    arrays = rows, classes, z, out
+    over_tiles(
+        counter, chunk, stage, arrays, flat, fmt, True, operation != SOFTMAX,
+        _set_nothing_apart, _add, _settle, _write_run, _write, of, None,
+    )  # fmt: skip
 
 
 @inlined
-def sums_of(operation, terms, tile, is_run, stage):
-    """Σ e of the first eight rows and of the others, for softmax: the other operations leave out a class first."""
-    if operation != SOFTMAX:
-        return f64s(1.0), f64s(1.0)
+def _set_nothing_apart(of, terms, tile, stage):
+    """What log_softmax and logsumexp leave out is known by the largest logit."""
+
+
+@inlined
+def _add(of, terms, tile, is_run, stage):
+    nothing = f64s(0.0)
+    if of[0] != SOFTMAX:
+        return f64s(1.0), f64s(1.0), nothing, nothing
     add_terms(terms, tile, is_run, stage)
-    return sum_of_each(stage + SUMS)
+    low, high = sum_of_each(stage + SUMS)
+    return low, high, nothing, nothing
+
+
+@inlined
+def _settle(of, options, here, terms, m, N, sums, total, stage):
+    operation, z, out, hard, _, fmt = of
+    tile, is_run = here[0], here[1]
+    keep = ordinary(m, tile)
+    if not all_set(keep):
+        refer_rows(hard, tile, keep, 0)
+    if operation == SOFTMAX:
+        factor, rest = split(1.0 / sums[0], 1.0 / sums[1])
+    else:
+        factor, rest = m, logs_of_sums(z, terms, tile, is_run, m, N, stage, fmt)
+        if operation == LOGSUMEXP:
+            write_log_sums(out, tile, m, *halves(rest))
+    each_row(factor, stage + BEFORE)
+    each_row(rest, stage + BEFORE + 64)
+    keep_rows(keep, stage)
+    written = tile[0], tile[1] if operation != LOGSUMEXP else 0, tile[2], tile[3]
+    return written, is_run and all_set(keep), total
 
 
 @helper
@@ -166,9 +110,9 @@ def logs_of_sums(z, terms, tile, is_run, m, N, stage, fmt):
 
 
 @inlined
-def write_run(operation, z, terms, out, tile, table, distance, stage, streams, fmt):
-    """A tile of a result that is a run, all of it."""
-    numbers, begun = (load_f32(stage + BEFORE), load_f32(stage + BEFORE + 64), table), stage + LINES if streams else 0
+def _write_run(of, terms, tile, table, distance, stage):
+    operation, z, out, _, begun, fmt = of
+    numbers = load_f32(stage + BEFORE), load_f32(stage + BEFORE + 64), table
     if operation == SOFTMAX:
         write_all(multiple_of_run, (terms, *numbers), out, tile, distance, begun, fmt)
     elif operation == LOG_SOFTMAX:
@@ -190,15 +134,13 @@ def logs_of_run(j, n, of):
 
 
 @inlined
-def write(operation, z, terms, out, tile, i, distance, stage, streams, fmt):
-    """Row i of a result."""
+def _write(of, terms, tile, i, distance, stage):
+    operation, z, out, _, begun, fmt = of
     numbers = of_row(stage + BEFORE, i), of_row(stage + BEFORE + 64, i)
     if operation == SOFTMAX:
-        of = terms + tile[3] * i, numbers[0], numbers[1]
-        write_row_of(multiple, of, out, tile, i, distance, stage, streams, fmt)
+        write_row_of(multiple, (terms + tile[3] * i, *numbers), out, tile, i, distance, stage, begun, fmt)
     else:
-        of = row_offset(z, tile[0] + i), numbers[0], numbers[1], fmt
-        write_row_of(logs, of, out, tile, i, distance, stage, streams, fmt)
+        write_row_of(logs, (row_offset(z, tile[0] + i), *numbers, fmt), out, tile, i, distance, stage, begun, fmt)
 
 
 @entry(lambda z, out: (reads(z, 3), writes(out, 3), INT, INT))
