@@ -45,6 +45,7 @@ from softgrad.backends.numba_cpu.sixteen import all_set
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS as SUMMED
 from softgrad.backends.numba_cpu.sixteen_targets import settle, sum_of_losses, targets_of, write_losses
 from softgrad.backends.numba_cpu.sixteen_task import told
+from softgrad.backends.numba_cpu.taking import leave
 from softgrad.backends.numba_cpu.tile_cross_entropy import BAD
 from softgrad.backends.numba_cpu.tiles import read_as, row_offset
 from softgrad.backends.numba_cpu.wide import fill_row
@@ -65,6 +66,7 @@ def cross_entropy_middle(counter, chunk, hard, stage, flat, task, fmt, options=N
         counter, chunk, stage, arrays, flat, fmt, may_be_usual, options is not None,
         _set_apart, _add, _settle, _write_run, _write, of, options,
     )  # fmt: skip
+    leave(counter)
 
 
 @inlined

@@ -36,6 +36,7 @@ from softgrad.backends.numba_cpu.sixteen import (
     whole_shift,
     write_log_sums,
 )
+from softgrad.backends.numba_cpu.taking import leave
 from softgrad.backends.numba_cpu.tile_softmax import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softgrad.backends.numba_cpu.tiles import FLOAT32, row_offset
 from softgrad.backends.numba_cpu.wide import first_equal, logs, multiple
@@ -53,6 +54,7 @@ def softmax_middle(counter, chunk, hard, stage, flat, rows, classes, operation, 
         counter, chunk, stage, arrays, flat, fmt, True, operation != SOFTMAX,
         _set_nothing_apart, _add, _settle, _write_run, _write, of, None,
     )  # fmt: skip
+    leave(counter)
 
 
 @inlined

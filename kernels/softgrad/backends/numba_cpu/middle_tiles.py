@@ -27,7 +27,7 @@ from softgrad.backends.numba_cpu.middle import (
 )
 from softgrad.backends.numba_cpu.past_caches import begin_lines, flush
 from softgrad.backends.numba_cpu.sixteen import everywhere
-from softgrad.backends.numba_cpu.taking import ahead, following, leave
+from softgrad.backends.numba_cpu.taking import ahead, following
 
 
 @inlined
@@ -102,4 +102,3 @@ def over_tiles(
         before, whole, total = settle(of, options, here, terms, m, wanted, sums, total, stage)
         tile = after
     flush(stage + LINES, fmt)
-    leave(counter)
