@@ -57,7 +57,7 @@ def draw(case: Case, number: int) -> Inputs:
         else:
             given[name] = np.resize(rng.integers(0, case.classes, distinct), case.rows)
     shape = case.shape if case.spec.writes_rows else (case.rows,)
-    return given | {"out": np.full(shape, 0, dtype)}  # in memory already: np.zeros would leave that to the first call
+    return given | {"out": np.full(shape, 0, dtype)}  # np.zeros would leave it to the first call to get memory
 
 
 def sets_to_rotate(case: Case, cache: int | None = None, memory: int | None = None) -> int:

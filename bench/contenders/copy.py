@@ -30,7 +30,7 @@ class HostCopy(Contender):
         return None
 
     def prepare(self, case: Case, inputs: Inputs, shared: Shared | None = None) -> Call:
-        """From one buffer of its own to another, both in memory already: np.zeros would leave that to the first call."""
+        """From one buffer of its own to another, both in memory: np.zeros would leave that to the first call."""
         half = max(1, case.bytes // 2)
         source, target = np.ones(half, np.uint8), np.ones(half, np.uint8)
         threads = min(self._threads, max(1, half // SMALLEST_SHARE))
