@@ -6,7 +6,7 @@ import numpy as np
 
 from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.memory import Array, Scratch, borrow, describe_targets, give_back
-from softgrad.backends.numba_cpu.targets import PART, RANGES, classify, judge, judge_parts
+from softgrad.backends.numba_cpu.targets import PART, RANGES, indexed, judge_parts
 from softgrad.backends.numba_cpu.threads import share, threads_for
 from softgrad.protocol import BadTargetError, Loss
 
@@ -31,26 +31,13 @@ class Indices:
         if problem.dense:
             return
         self._targets, ignores, ignore_index = ignoring(problem.targets, problem.ignore_index)
-        targets, judgement = self._targets, (classes, ignores, ignore_index, problem.check_targets)
-        if _is_flat(targets):
-            bad = -1
-            if weights_at:
-                bad, self.count, self.mass = classify(describe_targets(targets), rows, *judgement, weights_at, 0)
-            else:
-                self.count = count_of_many(targets, judgement)
-                if self.count < 0:
-                    bad, self.count = judge(address(targets), rows, *judgement)
-                self.mass = float(self.count)
-            if bad >= 0:
-                raise BadTargetError(bad)
-            if self.count == rows:
-                self.address = address(targets)
-                return
-        self._memory = borrow(8 * rows)
-        self.address = self._memory.address
-        bad, self.count, self.mass = classify(
-            describe_targets(targets), rows, *judgement, weights_at, self.address
-        )  # fmt: skip
+        judgement = classes, ignores, ignore_index, problem.check_targets
+        count = -1 if weights_at else count_of_many(self._targets, judgement)
+        given = (describe_targets(self._targets), rows, *judgement, count, weights_at)
+        bad, self.count, self.mass, self.address = indexed(*given, 0)
+        if self.address == 0:
+            self._memory = borrow(8 * rows)
+            bad, self.count, self.mass, self.address = indexed(*given, self._memory.address)
         if bad >= 0:
             self.close()
             raise BadTargetError(bad)

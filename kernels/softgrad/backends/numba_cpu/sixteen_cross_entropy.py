@@ -11,7 +11,6 @@ from softgrad.backends.numba_cpu.addresses import address
 from softgrad.backends.numba_cpu.dense_cross_entropy import cross_entropy_dense
 from softgrad.backends.numba_cpu.indices import count_of_many, ignoring
 from softgrad.backends.numba_cpu.laid import Laid, by_tiles, padded_weights
-from softgrad.backends.numba_cpu.lanes.features import CHOOSES
 from softgrad.backends.numba_cpu.memory import (
     FORMATS,
     NOTHING,
@@ -26,7 +25,7 @@ from softgrad.backends.numba_cpu.memory import (
 )
 from softgrad.backends.numba_cpu.middle_cross_entropy import cross_entropy_middle
 from softgrad.backends.numba_cpu.narrow_cross_entropy import cross_entropy_columns
-from softgrad.backends.numba_cpu.single_rows import DENSE, FLAT, has_middle_rows, share_sixteen, streams
+from softgrad.backends.numba_cpu.single_rows import are_dense, are_flat, has_middle_rows, share_sixteen, streams
 from softgrad.backends.numba_cpu.sixteen_targets import SUMS, tiles_added
 from softgrad.backends.numba_cpu.sixteen_task import TASK_BYTES, loss_of, prepare
 from softgrad.backends.numba_cpu.tiles import FLOAT64
@@ -76,7 +75,7 @@ class Task:
         z, targets, weight, ignore_index, epsilon, zeta, _, reduction, scale, check = problem
         outer, classes, inner = z.shape
         rows = outer * inner
-        self.at, self._z = at, z
+        self.at, self._arrays = at, (z,) if grad is None else (z, grad)
         self._targets, *judgement = ignoring(targets, ignore_index)
         self._weights = None if weight is None else padded_weights(weight)
         self._scales: Array | None = None
@@ -92,10 +91,10 @@ class Task:
             scale, NOTHING if self._scales is None else describe_per_row(self._scales), zeta, reduction == "mean",
             of_losses, NOTHING if grad is None else describe(grad), grad is not None and streams(grad, z),
         )  # fmt: skip
-        bad, wants_room, self._in_sequence, has_one_scale, zeta = prepare[()](*before, 0, *after)
+        bad, wants_room, has_one_scale, zeta = prepare[()](*before, 0, *after)
         if wants_room:
             self._room = borrow(8 * rows)
-            bad, _, self._in_sequence, has_one_scale, zeta = prepare[()](*before, self._room.address, *after)
+            bad, _, has_one_scale, zeta = prepare[()](*before, self._room.address, *after)
         if bad >= 0:
             self.close()
             raise BadTargetError(bad)
@@ -104,14 +103,14 @@ class Task:
 
     def kernel(self) -> Callable[[int, int, int, int], None]:
         """What does it.  It holds no array: some helper may keep it for a while."""
-        z, at, options, in_sequence = self._z, self.at, self._options, self._in_sequence
-        classes, fmt = z.shape[1], FORMATS[z.dtype]
+        z, at, options = self._arrays[0], self.at, self._options
+        fmt = FORMATS[z.dtype]
         if has_middle_rows(z):
-            flat = CHOOSES and in_sequence and classes <= FLAT
+            flat = are_flat(*self._arrays)
             return lambda *shared: cross_entropy_middle(*shared, flat, at, fmt, options)
-        if not (in_sequence and self._is_plain and 2 <= classes <= DENSE):
+        if not (self._is_plain and are_dense(*self._arrays)):
             return lambda *shared: cross_entropy_columns(*shared, at, fmt, options)
-        like = (fmt,) * classes
+        like = (fmt,) * z.shape[1]
         return lambda *shared: cross_entropy_dense(*shared, at, like)
 
     def close(self) -> None:

@@ -14,8 +14,8 @@ from softgrad.backends.numba_cpu.compiling import helper, inlined, kernel
 from softgrad.backends.numba_cpu.entries import BOOL, DESCRIBED, FLOAT, INT, entry
 from softgrad.backends.numba_cpu.lanes import read_f64, read_i64, write_f64, write_i64
 from softgrad.backends.numba_cpu.sixteen_targets import LARGEST_SCALE, SMALLEST_SCALE
-from softgrad.backends.numba_cpu.targets import INT64, classify, judge, reduced, side_by_side
-from softgrad.backends.numba_cpu.tiles import FLOAT64, size_of_kind
+from softgrad.backends.numba_cpu.targets import indexed, reduced
+from softgrad.backends.numba_cpu.tiles import FLOAT64
 
 # Where its numbers are, from its address on; those that describe an array are six.
 _ROWS, _CLASSES, _INDICES, _WEIGHTS, _PAST_CACHES, _BY, _ZETA, _SCALE, _G, _G_REST = range(0, 80, 8)
@@ -36,7 +36,7 @@ def lay(
 
     (The first bad row or −1; whether `room` is wanted, and there was none: nothing has been written then.)
     """
-    bad, count, mass, indices = _indices(targets, rows, classes, ignores, ignore_index, check, count, weights, room)
+    bad, count, mass, indices = indexed(targets, rows, classes, ignores, ignore_index, check, count, weights, room)
     if bad >= 0 or indices == 0:
         return bad, bad < 0
     by = mass if is_mean else 1.0
@@ -70,23 +70,21 @@ def prepare(
 ):  # fmt: skip
     """Write a task, as `lay` does.
 
-    (What that returns; whether rows lie one behind the other in all arrays; whether all gradients are multiplied by one
-    number for which float32 will do; ζ.)
+    (What that returns; whether all gradients are multiplied by one number for which float32 will do; ζ.)
     """
     bad, wants_room = lay(
         task, rows, classes, z, targets, ignores, ignore_index, check, count, weights, room, scale, scales, zeta,
         is_mean, loss, grad, past_caches,
     )  # fmt: skip
     if bad >= 0 or wants_room:
-        return bad, wants_room, False, False, 0.0
-    in_sequence = lie_in_sequence(z, classes) and (grad[0] == 0 or lie_in_sequence(grad, classes))
+        return bad, wants_room, False, 0.0
     by = read_f64(task + _BY)
     g = scale / by if by != 0.0 else math.nan
     near = np.float32(g)
     write_f64(task + _G, near)
     write_f64(task + _G_REST, g - near)
     is_one = weights == 0 and scales[0] == 0 and (g == 0.0 or SMALLEST_SCALE < abs(near) < LARGEST_SCALE)
-    return -1, False, in_sequence, is_one, read_f64(task + _ZETA)
+    return -1, False, is_one, read_f64(task + _ZETA)
 
 
 @inlined
@@ -125,34 +123,6 @@ def zeta_of(task):
 def loss_of(task, losses, count):
     """What so many losses, or sums of them, at an address, are reduced to."""
     return np.float32(reduced(losses, count, 1.0, divisor_of(task), math.nan))
-
-
-@helper
-def lie_in_sequence(array, classes):
-    """Whether rows lie one behind the other."""
-    size = size_of_kind(array[4])
-    return array[5] == 1 and array[2] == size and array[1] == size * classes
-
-
-@helper
-def _indices(targets, rows, classes, ignores, ignore_index, check, count, weights, room):
-    """Judge the targets: where each is a class, and they are int64 side by side, they are taken as they are.
-
-    (The first bad row or −1; how many rows count; their weight; where each row's class, IGNORED or BAD is.)
-    """
-    if targets[4] == INT64 and targets[0] & 7 == 0 and side_by_side(targets) == 8:
-        bad, mass = -1, float(count)
-        if weights != 0:
-            bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights, 0)
-        elif count < 0:
-            bad, count = judge(targets[0], rows, classes, ignores, ignore_index, check)
-            mass = float(count)
-        if bad >= 0 or count == rows:
-            return bad, count, mass, targets[0]
-    if room == 0:
-        return -1, 0, 0.0, 0
-    bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights, room)
-    return bad, count, mass, room
 
 
 @inlined

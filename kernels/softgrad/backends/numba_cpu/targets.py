@@ -181,6 +181,30 @@ def judge(at, rows, classes, ignores, ignore_index, check):
 
 
 @kernel
+def indexed(targets, rows, classes, ignores, ignore_index, check, count, weights, room):
+    """Judge the targets: where each is a class, and they are int64 side by side, they are taken as they are.
+
+    `count`: how many count, if that is known, else −1.  `room`: address of memory for an int64 per row, 0 without.
+
+    (The first BAD row if `check`, else −1; how many rows count; the sum of their weights, each 1 without any; address
+    of each row's class, IGNORED or BAD, 0 where there was no room for them.)
+    """
+    if targets[4] == INT64 and targets[0] & 7 == 0 and side_by_side(targets) == 8:
+        bad, mass = -1, float(count)
+        if weights != 0:
+            bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights, 0)
+        elif count < 0:
+            bad, count = judge(targets[0], rows, classes, ignores, ignore_index, check)
+            mass = float(count)
+        if bad >= 0 or count == rows:
+            return bad, count, mass, targets[0]
+    if room == 0:
+        return -1, 0, 0.0, 0
+    bad, count, mass = classify(targets, rows, classes, ignores, ignore_index, check, weights, room)
+    return bad, count, mass, room
+
+
+@kernel
 def judge_parts(counter, at, rows, classes, ignores, ignore_index, check, found):
     """The same for each PART of them."""
     i = next_share(counter)

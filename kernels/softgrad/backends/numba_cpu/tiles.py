@@ -133,7 +133,7 @@ def offset_of(array, tile, i):
 @inlined
 def is_run(array, tile):
     """Whether the tile's rows lie side by side in memory."""
-    return array[5] >= 8 and array[3] == size_of_kind(array[4]) and tile[4] == 0
+    return array[5] >= 8 and array[3] == _size(array[4]) and tile[4] == 0
 
 
 @helper
@@ -141,7 +141,7 @@ def fill(buffer, array, tile, padding):
     """Copy an array's rows into a tile; lanes beyond C of one row, `padding`.  Lanes without a row: any number."""
     first, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
-    size = size_of_kind(kind)
+    size = _size(kind)
     if one_row:
         start = row_offset(array, row_of(tile, 0))
         whole, left = classes >> 3, classes & 7
@@ -177,7 +177,7 @@ def fill(buffer, array, tile, padding):
 def _fill_transposed(buffer, array, tile):
     """Eight rows whose classes lie side by side."""
     classes, kind = tile[2], array[4]
-    size = size_of_kind(kind)
+    size = _size(kind)
     a, b = offset_of(array, tile, 0), offset_of(array, tile, 1)
     c, d = offset_of(array, tile, 2), offset_of(array, tile, 3)
     e, f = offset_of(array, tile, 4), offset_of(array, tile, 5)
@@ -199,7 +199,7 @@ def spill(buffer, array, tile):
     """Write a tile to an array's rows."""
     first, rows, classes, one_row, _ = tile
     stride, kind = array[2], array[4]
-    size = size_of_kind(kind)
+    size = _size(kind)
     if one_row:
         start = row_offset(array, row_of(tile, 0))
         if stride == size:
@@ -255,12 +255,11 @@ def coming(z, other, tile, alone):
     For one row: its address in either, and the bytes of a vector.
     """
     z_at = row_offset(z, row_of(tile, 0)) + z[1]
-    return z_at, z_at if alone else row_offset(other, row_of(tile, 0)), 8 * size_of_kind(z[4])
+    return z_at, z_at if alone else row_offset(other, row_of(tile, 0)), 8 * _size(z[4])
 
 
 @inlined
-def size_of_kind(kind):
-    """Bytes of one number."""
+def _size(kind):
     return 8 if kind == FLOAT64 else 4 if kind == FLOAT32 else 2
 
 
@@ -295,7 +294,7 @@ def load_per_row(array, tile):
 @helper
 def store_per_row(array, x, tile):
     """Write one number per row."""
-    size, rows = size_of_kind(array[4]), tile[1]
+    size, rows = _size(array[4]), tile[1]
     if tile[4] == 0 and (array[1] == size if array[5] == 1 else is_run(array, tile)):
         store_some(row_offset(array, tile[0]), x, rows, array[4])
         return
